@@ -1,0 +1,5 @@
+"""``python -m edgevtc``."""
+
+from edgevtc.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Where graphs run: one small protocol and its implementations."""

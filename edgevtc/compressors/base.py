@@ -1,0 +1,124 @@
+"""The contract of a compressor: decide once (`plan`), then reduce any feature stream by that decision (`apply`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from edgevtc.errors import ConfigError
+from edgevtc.methods import MethodSpec
+
+__all__ = ["Compressor", "Features", "Plan"]
+
+#: Larger magnitudes count as damaged: they would overflow fp16 further on.
+LARGEST_TOKEN_VALUE = 6e4
+
+
+@dataclass
+class Features:
+    """What the vision side offers a compressor.
+
+    Attributes:
+        frame_tokens: [T, N, D] tokens after projector and pooling.
+        saliency: [T, N] attention each token received, or None where the method does not ask for it.
+        frame_features: [T, Dg] one descriptor a frame, or None.
+        keys: [T, N, Dk] keys of the tower's last layer, pooled, or None.
+    """
+
+    frame_tokens: Tensor
+    saliency: Tensor | None = None
+    frame_features: Tensor | None = None
+    keys: Tensor | None = None
+
+
+@dataclass
+class Plan:
+    """A compressor's decisions about one clip, independent of the features they are applied to.
+
+    Attributes:
+        positions: [B] int32 raster indices t·N+n of the output slots, ascending and unique.
+        assignment: [T, N] int32 output slot each input went into, −1 where it was dropped.
+        extra: Tensors of the method's own that its `apply` needs (weights, masks).
+    """
+
+    positions: Tensor
+    assignment: Tensor
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def counts(self) -> Tensor:
+        """[B] int32 number of inputs folded into each slot; their sum is T·N minus the dropped ones."""
+        slots = torch.arange(self.positions.shape[0], dtype=torch.int32, device=self.positions.device)
+        return (self.assignment.reshape(1, -1) == slots[:, None]).sum(1, dtype=torch.int32)
+
+
+class Compressor(nn.Module, ABC):
+    """A fixed-shape program from T·N visual tokens to exactly B.
+
+    A subclass sets `spec` and writes `plan` and `apply`. Both are traced into an ONNX graph, so every shape is
+    a constant of the instance and no Python branch may look at a tensor's values. Decisions are made in float32.
+
+    Args:
+        num_frames: T.
+        tokens_per_frame: N.
+        budget: B, from 1 to T·N.
+        retention_ratio: Chooses the row of the paper's hyper-parameter table; B/(T·N) where not given.
+        grid_width: Tokens in a row of the frame's grid; √N where not given.
+        config: Hyper-parameters by name, see the method's spec.
+
+    Raises:
+        ConfigError: The budget does not fit, or a hyper-parameter is unknown or out of range.
+    """
+
+    spec: ClassVar[MethodSpec]
+
+    def __init__(
+        self,
+        num_frames: int,
+        tokens_per_frame: int,
+        budget: int,
+        *,
+        retention_ratio: float | None = None,
+        grid_width: int | None = None,
+        **config: Any,
+    ) -> None:
+        super().__init__()
+        total = num_frames * tokens_per_frame
+        if not 1 <= budget <= total:
+            raise ConfigError(
+                f"method {self.spec.name}: a budget of {budget} tokens does not fit: "
+                f"{num_frames} frames of {tokens_per_frame} tokens allow 1 to {total}"
+            )
+        self.num_frames = num_frames
+        self.tokens_per_frame = tokens_per_frame
+        self.budget = budget
+        self.retention_ratio = retention_ratio if retention_ratio is not None else budget / total
+        self.grid_width = grid_width or round(tokens_per_frame**0.5)
+        self.config = self.spec.configure(self.retention_ratio, config)
+
+    @abstractmethod
+    def plan(self, features: Features) -> Plan:
+        """Decide which tokens stay and which fold into which slot."""
+
+    @abstractmethod
+    def apply(self, plan: Plan, x: Tensor) -> Tensor:  # type: ignore[override]  # nn.Module.apply maps over submodules; there are none here
+        """Reduce x [T, N, D] to [B, D] by a plan; linear in x."""
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Graph form: the inputs named by `spec.needs` → (tokens [B, D], positions, counts, assignment)."""
+        named = dict(zip(self.spec.needs, inputs, strict=True))
+        features = Features(**{name: sanitize(name, value) for name, value in named.items()})
+        plan = self.plan(features)
+        return self.apply(plan, features.frame_tokens), plan.positions, plan.counts(), plan.assignment
+
+
+def sanitize(name: str, value: Tensor) -> Tensor:
+    """Replace damaged values: NaN, Inf and huge numbers become 0; a NaN saliency becomes the lowest one."""
+    if name == "saliency":
+        value = value.float()
+        return torch.where(torch.isnan(value), torch.full_like(value, -LARGEST_TOKEN_VALUE), value)
+    # A NaN fails the comparison, so one test covers all three.
+    return torch.where(value.abs() <= LARGEST_TOKEN_VALUE, value, torch.zeros_like(value))

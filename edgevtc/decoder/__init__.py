@@ -1,0 +1,1 @@
+"""The decoder at run time: generator, KV cache, sampling, text."""

@@ -1,0 +1,1 @@
+"""The synthetic world that examines the embedded model, and accuracy against retention."""

@@ -1,0 +1,1 @@
+"""From torch to the bundle: trace, declare, quantize, check, verify."""

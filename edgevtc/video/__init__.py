@@ -1,0 +1,1 @@
+"""Video in: files to uint8 frames of the size a model wants."""
