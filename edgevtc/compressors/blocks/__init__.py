@@ -1,0 +1,1 @@
+"""Fixed-shape building blocks: what the methods have in common, in operators every inference back end has."""
