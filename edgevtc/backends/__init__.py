@@ -1,1 +1,32 @@
 """Where graphs run: one small protocol and its implementations."""
+
+from __future__ import annotations
+
+from edgevtc.backends.base import Backend, Session, Tensor, TensorSpec
+from edgevtc.errors import ConfigError, choices
+
+__all__ = ["DEVICES", "Backend", "Session", "Tensor", "TensorSpec", "create_backend"]
+
+#: Valid values of ``--device``.
+DEVICES = ("cpu", "cuda")
+
+
+def create_backend(device: str = "cpu", threads: int | None = None) -> Backend:
+    """The backend of a device.
+
+    Args:
+        device: One of :data:`DEVICES`.
+        threads: Threads inside an operator on a CPU; all this process may use where None.
+
+    Raises:
+        ConfigError: Unknown device, or a thread count below 1.
+        MissingExtraError: The backend's library is not installed; the message names the extra.
+        BackendError: The library is there but cannot serve the device.
+    """
+    if device not in DEVICES:
+        raise ConfigError(f"unknown device {device!r}: {choices(DEVICES)}")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"{threads} threads is not valid: give 1 or more")
+    from edgevtc.backends.onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(device, threads)

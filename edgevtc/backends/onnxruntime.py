@@ -1,0 +1,168 @@
+"""ONNX Runtime, parameterised by its execution provider."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgevtc.backends.base import Backend, Session, TensorSpec
+from edgevtc.errors import BackendError
+from edgevtc.extras import require
+
+__all__ = ["PROVIDERS", "OnnxRuntimeBackend", "installed_distributions"]
+
+#: Device → the one execution provider it stands for, and the extra that brings it.
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider", "cpu"),
+    "cuda": ("CUDAExecutionProvider", "gpu"),
+}
+
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+
+
+class OnnxRuntimeBackend(Backend):
+    """Graphs on one device through ONNX Runtime.
+
+    Args:
+        device: A key of :data:`PROVIDERS`.
+        threads: Threads inside an operator; the processors this process may use where None.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        BackendError: The installed build has no provider for the device.
+    """
+
+    def __init__(self, device: str = "cpu", threads: int | None = None) -> None:
+        self.name = device
+        self._provider, extra = PROVIDERS[device]
+        self._ort = require("onnxruntime", "running a bundle")
+        available = self._ort.get_available_providers()
+        if self._provider not in available:
+            raise BackendError(
+                f"device {device} needs {self._provider}, which the installed onnxruntime lacks: "
+                f"run pip uninstall onnxruntime && pip install 'edgevtc[{extra}]'"
+            )
+        self._threads = threads or len(os.sched_getaffinity(0))
+
+    def supports(self, graph: Path) -> str | None:
+        """None: what ONNX Runtime cannot run it refuses in `load`."""
+        return None
+
+    def load(self, root: Path, graph: Path) -> Session:
+        """Load a graph; see :meth:`Backend.load`."""
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # From bytes with a folder for the data: by path, ONNX Runtime refuses data outside the graph's own folder.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(root.resolve()))
+        try:
+            session = self._ort.InferenceSession(graph.read_bytes(), options, providers=[self._provider])
+        except Exception as error:  # onnxruntime raises its own types, one per status code, without a common base
+            raise BackendError(f"onnxruntime cannot load {graph.name} on {self.name}: {first_line(error)}") from error
+        if session.get_providers()[0] != self._provider:
+            raise BackendError(
+                f"onnxruntime started without {self._provider} (is the {self.name} driver there?): "
+                "run edgevtc doctor, or use --device cpu"
+            )
+        return OnnxRuntimeSession(self._ort, session, self.name)
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> OrtTensor:
+        """A zeroed tensor on the device."""
+        return self.tensor(np.zeros(shape, dtype))
+
+    def tensor(self, array: np.ndarray) -> OrtTensor:
+        """A tensor on the device with the content of ``array``."""
+        array = np.ascontiguousarray(array)
+        return OrtTensor(self._ort.OrtValue.ortvalue_from_numpy(array, self.name, 0), array)
+
+
+class OrtTensor:
+    """An OrtValue and, on a CPU, the host array it may share its memory with."""
+
+    def __init__(self, value: Any, source: np.ndarray | None = None) -> None:
+        self.value = value
+        self._source = source  # keeps the memory alive that the value may point into
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        return tuple(self.value.shape())
+
+    def numpy(self) -> np.ndarray:
+        """The content on the host."""
+        return self.value.numpy()
+
+
+class OnnxRuntimeSession(Session):
+    """An InferenceSession behind an IOBinding."""
+
+    def __init__(self, ort: Any, session: Any, device: str) -> None:
+        self._ort, self._session, self._device = ort, session, device
+        self._binding = session.io_binding()
+        self.inputs = {node.name: spec(node) for node in session.get_inputs()}
+        self.outputs = {node.name: spec(node) for node in session.get_outputs()}
+        self._bound: dict[str, Any] = {}  # outputs in the order of their first binding; None: fresh on every run
+
+    def bind(self, name: str, tensor: Any) -> None:
+        """Bind an input or output; see :meth:`Session.bind`."""
+        if name in self.inputs:
+            self._binding.bind_ortvalue_input(name, tensor.value)
+        elif name in self.outputs:
+            self._binding.bind_ortvalue_output(name, tensor.value)
+            self._bound[name] = tensor
+        else:
+            raise BackendError(f"the graph has no input or output {name!r}")
+
+    def run(self) -> None:
+        """Run the graph; see :meth:`Session.run`."""
+        for name in self.outputs:
+            if self._bound.setdefault(name) is None:
+                # Again on every run: else the last run's value would be overwritten under its reader.
+                self._binding.bind_output(name, self._device, 0)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # see OnnxRuntimeBackend.load
+            raise BackendError(f"onnxruntime failed while running the graph: {first_line(error)}") from error
+
+    def output(self, name: str) -> OrtTensor:
+        """The value of an output after `run`."""
+        if (tensor := self._bound[name]) is not None:
+            return tensor
+        return OrtTensor(self._binding.get_outputs()[list(self._bound).index(name)])
+
+
+def spec(node: Any) -> TensorSpec:
+    """The TensorSpec of an ONNX Runtime NodeArg."""
+    shape = tuple(size if isinstance(size, int) else str(size) for size in node.shape)
+    return TensorSpec(node.name, shape, np.dtype(DTYPES[node.type]))
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def installed_distributions() -> list[str]:
+    """Which of the two ONNX Runtime distributions are installed; with both, one shadows the other."""
+    found = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        found.append(name)
+    return found

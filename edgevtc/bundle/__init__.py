@@ -1,0 +1,31 @@
+"""The on-disk artefact: manifest, content-addressed weights, graphs, text files; opened verified, written whole."""
+
+from edgevtc.bundle.manifest import (
+    SCHEMA_VERSION,
+    DecoderEntry,
+    FileEntry,
+    Manifest,
+    MethodEntry,
+    ModelEntry,
+    PromptEntry,
+    TensorEntry,
+    VisionEntry,
+)
+from edgevtc.bundle.reader import Bundle, cache_dir, embedded_path
+from edgevtc.bundle.writer import BundleWriter
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Bundle",
+    "BundleWriter",
+    "DecoderEntry",
+    "FileEntry",
+    "Manifest",
+    "MethodEntry",
+    "ModelEntry",
+    "PromptEntry",
+    "TensorEntry",
+    "VisionEntry",
+    "cache_dir",
+    "embedded_path",
+]

@@ -1,0 +1,263 @@
+"""`manifest.json`: what a bundle holds, as typed records with one strict reader and one writer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from edgevtc.errors import BundleError, ConfigError, choices
+from edgevtc.methods.spec import POSITION_MODES
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "DecoderEntry",
+    "FileEntry",
+    "Manifest",
+    "MethodEntry",
+    "ModelEntry",
+    "PromptEntry",
+    "TensorEntry",
+    "VisionEntry",
+]
+
+SCHEMA_VERSION = 1
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """Where the weights come from."""
+
+    name: str
+    family: str
+    revision: str
+    licence: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VisionEntry:
+    """The vision side: T frames of H×W pixels become T·N tokens of width D.
+
+    Attributes:
+        frames_per_call: C, frames the encoder graph takes at once.
+        resample: Filter of the model's own image processor, by Pillow's name in lower case.
+        saliency: Source of the saliency output, `siglip_head` or `siglip_last_mean`.
+        frame_features: Source of the frame descriptors, `siglip_head` or `mean`.
+        dtype: Floating type of the graph's outputs.
+    """
+
+    encoder: str
+    num_frames: int
+    tokens_per_frame: int
+    grid_height: int
+    grid_width: int
+    hidden_size: int
+    image_height: int
+    image_width: int
+    frames_per_call: int
+    resample: str
+    saliency: str
+    frame_features: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """One method at one budget.
+
+    Attributes:
+        needs: Outputs of the encoder that the compressor graph takes, in order.
+        positions: `original` or `contiguous`, obeyed by the decoder.
+        fused: Graph from frames to tokens, or "" where the bundle has none.
+        compressor: Graph from the encoder's outputs to tokens.
+        prefill_gflops: Prefill of the kept visual tokens, by `Manifest.flops_convention`.
+    """
+
+    name: str
+    budget: int
+    retention_ratio: float
+    needs: tuple[str, ...]
+    positions: str
+    config: dict[str, Any]
+    compressor: str
+    fused: str = ""
+    prefill_gflops: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.positions not in POSITION_MODES:
+            raise BundleError(f"manifest: positions {self.positions!r} is not valid: {choices(POSITION_MODES)}")
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A tensor of the weight store that the host reads itself."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DecoderEntry:
+    """The language model.
+
+    Attributes:
+        graphs: Weight format → graph file; the first is the default.
+        kv_update: How a graph writes the cache; `in_place` binds one buffer as past and present.
+        max_positions: Rows of the rotary table: the largest original position plus one.
+        embeddings: Token embeddings [vocabulary, hidden], gathered on the host.
+        special_embeddings: Name → embedding that stands for no token (`image_newline`).
+    """
+
+    graphs: dict[str, str]
+    kv_update: str
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    hidden_size: int
+    vocab_size: int
+    max_positions: int
+    embeddings: TensorEntry
+    special_embeddings: dict[str, TensorEntry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PromptEntry:
+    """How the video stands in the prompt.
+
+    Attributes:
+        video_token: Text of the placeholder in the rendered chat template.
+        video_newline: Whether `image_newline` follows the visual tokens.
+        examples: Questions the model is known to answer; shown where a question has unknown words.
+    """
+
+    video_token: str
+    video_newline: bool
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Content hash and size of one file of the bundle."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole manifest."""
+
+    model: ModelEntry
+    vision: VisionEntry
+    methods: tuple[MethodEntry, ...]
+    decoder: DecoderEntry
+    prompt: PromptEntry
+    files: dict[str, FileEntry]
+    producer: dict[str, str]
+    flops_convention: str
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def tokens_total(self) -> int:
+        """T·N, the visual tokens before compression."""
+        return self.vision.num_frames * self.vision.tokens_per_frame
+
+    def method(self, name: str | None = None, budget: int | None = None) -> MethodEntry:
+        """The entry of a method at a budget.
+
+        Args:
+            name: Method, or None for the bundle's first.
+            budget: Tokens kept, or None for the method's first entry.
+
+        Raises:
+            ConfigError: The bundle has no such method or budget; the message lists what it has.
+        """
+        entries = [entry for entry in self.methods if name in (None, entry.name)]
+        if not entries:
+            held = dict.fromkeys(entry.name for entry in self.methods)
+            raise ConfigError(f"this bundle has no method {name!r}: {choices(held)}")
+        if budget is None:
+            return entries[0]
+        for entry in entries:
+            if entry.budget == budget:
+                return entry
+        have = choices(f"{entry.name} {entry.budget}" for entry in entries)
+        raise ConfigError(f"this bundle keeps no {budget} of {self.tokens_total} tokens{by(name)}: {have}")
+
+    def to_json(self) -> str:
+        """The manifest as JSON, closed by the hash of all that stands before it."""
+        body = asdict(self)
+        return json.dumps({**body, "manifest_sha256": digest(body)}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            BundleError: Not JSON, another schema version, altered, or a field is missing or of the wrong type.
+        """
+        try:
+            body = json.loads(text)
+        except ValueError as error:
+            raise BundleError(f"manifest.json is not JSON ({error}): export the bundle again") from None
+        if not isinstance(body, dict) or body.get("schema_version") != SCHEMA_VERSION:
+            found = body.get("schema_version") if isinstance(body, dict) else None
+            raise BundleError(
+                f"manifest.json has schema version {found!r}, this edgevtc reads {SCHEMA_VERSION}: "
+                "export the bundle again"
+            )
+        if body.pop("manifest_sha256", None) != digest(body):
+            raise BundleError("manifest.json was altered after it was written (its own hash differs): export it again")
+        return build(cls, body, "manifest.json")
+
+
+def by(name: str | None) -> str:
+    """The words `by METHOD`, or nothing where no method was named."""
+    return f" by {name}" if name else ""
+
+
+def digest(body: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON form."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def build(kind: type[Record], value: Any, where: str) -> Record:
+    """A record of dataclass ``kind`` from parsed JSON, every field checked against its annotation."""
+    if not isinstance(value, dict):
+        raise BundleError(f"{where}: expected an object, found {type(value).__name__}")
+    hints = get_type_hints(kind)
+    known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
+    if unknown := set(value) - known:
+        raise BundleError(f"{where}: unknown field {sorted(unknown)[0]!r}")
+    arguments = {name: convert(hints[name], item, f"{where}: {name}") for name, item in value.items()}
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise BundleError(f"{where}: {str(error).partition('() ')[2] or error}") from None
+
+
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """``value`` as the annotated type, or a BundleError naming the place."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if isinstance(hint, type) and is_dataclass(hint):
+        return build(hint, value, where)
+    if origin in (Union, UnionType):
+        return None if value is None else convert(arguments[0], value, where)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(convert(arguments[0], item, where) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {key: convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is None and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise BundleError(f"{where}: {value!r} is not of type {getattr(hint, '__name__', hint)}")

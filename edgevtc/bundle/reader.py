@@ -1,0 +1,132 @@
+"""Open a bundle: check its schema, its hashes and its paths before anything of it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from edgevtc.bundle.manifest import Manifest, TensorEntry
+from edgevtc.errors import BundleError
+
+__all__ = ["Bundle", "cache_dir", "embedded_path", "file_sha256"]
+
+MANIFEST = "manifest.json"
+
+
+class Bundle:
+    """An opened bundle.
+
+    Args:
+        path: The bundle's folder, or None for the one inside the package.
+
+    Raises:
+        BundleError: No bundle there, or it is incomplete, altered, or of another version.
+
+    Example:
+        >>> from edgevtc.bundle import Bundle
+        >>> bundle = Bundle()
+        >>> bundle.manifest.model.family
+        'llava_onevision'
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = embedded_path() if path is None else Path(path)
+        manifest = self.path / MANIFEST
+        if not manifest.is_file():
+            found = "no such folder" if not self.path.exists() else f"it holds no {MANIFEST}"
+            raise BundleError(f"{self.path} is not a bundle ({found}): make one with edgevtc export MODEL -o DIR")
+        text = manifest.read_text(encoding="utf-8")
+        self.manifest = Manifest.from_json(text)
+        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self._check_files()
+
+    def file(self, name: str) -> Path:
+        """Path of a file the manifest lists.
+
+        Raises:
+            BundleError: The manifest does not list it, or it leads out of the folder.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path}: the manifest lists no file {name!r}")
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or ".." in relative.parts or "\\" in name:
+            raise BundleError(f"{self.path}: the manifest names {name!r}, which leads out of the bundle")
+        path = self.path / relative
+        if path.is_symlink() or not path.resolve().is_relative_to(self.path.resolve()):
+            raise BundleError(f"{self.path}: {name} is a link that leads out of the bundle")
+        return path
+
+    def tensor(self, entry: TensorEntry) -> np.ndarray:
+        """A tensor of the store, memory-mapped and read-only."""
+        path, dtype = self.file(entry.file), np.dtype(entry.dtype)
+        if path.stat().st_size != dtype.itemsize * int(np.prod(entry.shape)):
+            raise BundleError(f"{path} does not hold {entry.shape} values of {entry.dtype}: export the bundle again")
+        return np.memmap(path, dtype=dtype, mode="r", shape=entry.shape)
+
+    def _check_files(self) -> None:
+        """Every listed file has its size and its content hash; what was hashed unchanged before is not hashed again."""
+        stamp = cache_dir() / "verified" / f"{self.sha256}.json"
+        seen = read_stamp(stamp)
+        found = {}
+        for name, entry in self.manifest.files.items():
+            path = self.file(name)
+            if not path.is_file():
+                raise BundleError(f"{self.path} is incomplete, {name} is missing: export or copy the bundle again")
+            status = path.stat()
+            if status.st_size != entry.size:
+                raise BundleError(
+                    f"{self.path}: {name} has {status.st_size} bytes instead of {entry.size}: "
+                    "export or copy the bundle again"
+                )
+            found[str(path.resolve())] = [status.st_size, status.st_mtime_ns, status.st_ino]
+        if found == seen:
+            return
+        for name, entry in self.manifest.files.items():
+            if file_sha256(self.file(name)) != entry.sha256:
+                raise BundleError(
+                    f"{self.path}: {name} was altered (its hash differs): export or copy the bundle again"
+                )
+        write_stamp(stamp, found)
+
+
+def embedded_path() -> Path:
+    """Folder of the bundle that ships in the package."""
+    return Path(__file__).resolve().parent.parent / "embedded" / "bundle"
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again, by the XDG convention."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgevtc"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        value = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            value.update(block)
+    return value.hexdigest()
+
+
+def read_stamp(path: Path) -> dict[str, list[int]]:
+    """What an earlier opening verified, or nothing."""
+    try:
+        stamp = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def write_stamp(path: Path, found: dict[str, list[int]]) -> None:
+    """Remember what was verified; without a writable cache the next opening hashes again."""
+    temporary = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(found), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)

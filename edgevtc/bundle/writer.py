@@ -1,0 +1,131 @@
+"""Write a bundle whole or not at all, its tensors stored once by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from edgevtc.bundle.manifest import FileEntry, Manifest, TensorEntry
+from edgevtc.bundle.reader import MANIFEST, Bundle, file_sha256
+from edgevtc.errors import BundleError, ExportError
+
+__all__ = ["BundleWriter"]
+
+PARTIAL = "partial"
+
+
+class BundleWriter:
+    """A context manager that fills a hidden sibling folder and renames it when the bundle is complete.
+
+    Args:
+        path: Where the bundle will stand.
+        overwrite: Replace a bundle that is already there; anything else that is there is never replaced.
+
+    Raises:
+        ExportError: Something stands at ``path`` that must not be replaced, or its parent cannot be written.
+
+    Example:
+        >>> with BundleWriter("out") as writer:  # doctest: +SKIP
+        ...     entry = writer.tensor(array)
+        ...     writer.file("decoder/int8.onnx", model_bytes)
+        ...     writer.finish(lambda files: Manifest(..., files=files))
+    """
+
+    def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        self.path = Path(path)
+        if self.path.exists():
+            if not overwrite:
+                raise ExportError(f"{self.path} exists already: choose another folder or add --overwrite")
+            if not (self.path / MANIFEST).is_file():
+                raise ExportError(f"{self.path} exists and is no bundle, so it is not replaced: choose another folder")
+        self._folder = self.path.parent / f".{self.path.name}.{PARTIAL}-{os.getpid()}"
+        self._finished = False
+
+    def __enter__(self) -> BundleWriter:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            clear_abandoned(self.path)
+            (self._folder / "weights").mkdir(parents=True)
+        except OSError as error:
+            raise ExportError(f"cannot write to {self.path.parent} ({error.strerror}): choose another folder") from None
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if not self._finished:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def folder(self) -> Path:
+        """The folder being filled."""
+        return self._folder
+
+    def blob(self, content: bytes | memoryview | np.ndarray) -> str:
+        """Store bytes under their own hash; the same bytes are stored once. Returns the file's name in the bundle."""
+        data = content
+        if isinstance(data, np.ndarray):
+            data = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+        name = f"weights/{hashlib.sha256(data).hexdigest()[:32]}"
+        path = self._folder / name
+        if not path.exists():
+            path.write_bytes(data)
+        return name
+
+    def tensor(self, array: np.ndarray) -> TensorEntry:
+        """Store a tensor for the host to read."""
+        return TensorEntry(self.blob(array), array.dtype.name, array.shape)
+
+    def file(self, name: str, content: bytes) -> str:
+        """Write one file of the bundle; returns its name."""
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return name
+
+    def finish(self, manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Bundle:
+        """Write the manifest over all files written so far, check the folder by opening it, and move it into place."""
+        files = {}
+        for path in sorted(self._folder.rglob("*")):
+            if path.is_file():
+                name = path.relative_to(self._folder).as_posix()
+                files[name] = FileEntry(file_sha256(path), path.stat().st_size)
+        (self._folder / MANIFEST).write_text(manifest(files).to_json(), encoding="utf-8")
+        try:
+            Bundle(self._folder)
+        except BundleError as error:
+            raise ExportError(f"the bundle did not pass its own check: {error}") from error
+        retired = self._folder.with_name(self._folder.name + "-old")
+        if self.path.exists():
+            self.path.rename(retired)
+        self._folder.rename(self.path)
+        self._finished = True
+        shutil.rmtree(retired, ignore_errors=True)
+        return Bundle(self.path)
+
+
+def clear_abandoned(path: Path) -> None:
+    """Remove what killed exports to the same place left, and put back a bundle whose replacement never arrived."""
+    for leftover in path.parent.glob(f".{path.name}.{PARTIAL}-*"):
+        owner = leftover.name.rsplit("-", 2 if leftover.name.endswith("-old") else 1)[1]
+        if owner.isdigit() and alive(int(owner)):
+            continue
+        if leftover.name.endswith("-old") and not path.exists():
+            leftover.rename(path)
+        else:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this number runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
