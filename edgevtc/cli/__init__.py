@@ -1,1 +1,53 @@
-"""The command line."""
+"""The command line: ``edgevtc COMMAND …``."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from edgevtc import __version__
+from edgevtc.cli.command import Command, Parser
+from edgevtc.errors import EdgeVTCError
+
+__all__ = ["COMMANDS", "main"]
+
+#: Command → module and class, in the order of the overview.
+COMMANDS = {
+    "ask": ("ask", "Ask"),
+}
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 0 done, 1 cannot be done, 2 wrong usage."""
+    parser = Parser(
+        prog="edgevtc",
+        description="Answer questions about videos with a compressed Video-LLM, on edge devices.",
+        epilog="Run edgevtc COMMAND --help for a command's options.",
+    )
+    parser.add_argument("--version", action="version", version=f"edgevtc {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    instances: dict[str, Command] = {}
+    for name, (module, attribute) in COMMANDS.items():
+        command: Command = getattr(import_module(f"edgevtc.cli.{module}"), attribute)()
+        text = inspect.getdoc(command) or ""
+        sub = commands.add_parser(name, help=text.partition("\n")[0].rstrip(".").lower(), description=text)
+        command.add_arguments(sub)
+        instances[name] = command
+    args = parser.parse_args(argv)
+    try:
+        return instances[args.command].run(args)
+    except EdgeVTCError as error:
+        print(f"edgevtc: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("edgevtc: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away, as `| head` does; that is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

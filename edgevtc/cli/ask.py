@@ -1,0 +1,122 @@
+"""``edgevtc ask``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from edgevtc.cli.command import Command, add_json_argument, add_run_arguments, print_json, status
+
+if TYPE_CHECKING:
+    from edgevtc.runner import Answer, Runner
+
+__all__ = ["Ask"]
+
+
+class Ask(Command):
+    """Answer questions about a video.
+
+    The video is read and encoded once, whatever the number of questions. Without a question, they are read
+    from standard input, one a line. The answer goes to stdout as it comes; what was kept and how long each
+    stage took goes to stderr.
+    """
+
+    name = "ask"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's arguments."""
+        parser.add_argument("video", help="video file, image, or folder of images")
+        parser.add_argument("questions", nargs="*", metavar="question", help="what to ask (default: standard input)")
+        parser.add_argument("--follow-up", action="store_true", help="each question continues the conversation")
+        add_run_arguments(parser)
+        frames = parser.add_argument_group("frames")
+        frames.add_argument("--fps", type=float, help="frames a second to sample (default: even steps over the clip)")
+        frames.add_argument("--start", type=float, metavar="SECONDS", help="where to start")
+        frames.add_argument("--end", type=float, metavar="SECONDS", help="where to end")
+        answer = parser.add_argument_group("answer")
+        answer.add_argument("--max-tokens", type=int, metavar="N", help="longest answer (default: the checkpoint's)")
+        answer.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default), above 0 draws")
+        answer.add_argument("--top-k", type=int, default=0, help="draw from the k most likely tokens (default: all)")
+        answer.add_argument("--top-p", type=float, default=1.0, help="draw from this probability mass (default: 1)")
+        answer.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
+        answer.add_argument("-q", "--quiet", action="store_true", help="print the answer and nothing else")
+        add_json_argument(parser)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Open the video and answer each question."""
+        from edgevtc.decoder.sampling import SamplingConfig
+        from edgevtc.runner import Runner
+
+        sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.seed)
+        console = status()
+        quiet = args.quiet or not console.is_terminal
+        with console.status("loading the bundle") if not quiet else console:
+            runner = Runner(
+                args.bundle,
+                method=args.method,
+                budget=args.budget,
+                retention_ratio=args.retention_ratio,
+                device=args.device,
+                threads=args.threads,
+                weight_format=args.weight_format,
+            )
+        with console.status(f"watching {args.video}") if not quiet else console:
+            video = runner.open(args.video, fps=args.fps, start_s=args.start, end_s=args.end)
+        for index, question in enumerate(questions(args.questions)):
+            stream = video.stream(
+                question,
+                follow_up=args.follow_up and index > 0,
+                max_tokens=args.max_tokens,
+                sampling=sampling,
+            )
+            for piece in stream:
+                if not args.json:
+                    print(piece, end="", flush=True)
+            if args.json:
+                print_json({**asdict(stream.result), "load_s": runner.load_s})
+            else:
+                print(flush=True)
+            if not args.quiet:
+                report(runner, stream.result, first=index == 0)
+        return 0
+
+
+def questions(given: list[str]) -> Iterator[str]:
+    """The questions of the command line, or those of standard input line by line."""
+    if given:
+        yield from given
+        return
+    while True:
+        if sys.stdin.isatty():
+            print("? ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line
+
+
+def report(runner: Runner, answer: Answer, first: bool) -> None:
+    """What was kept, where the time went, and what did not apply, on stderr."""
+    console = status()
+    for warning in answer.warnings if first else ():
+        console.print(f"warning: {warning}", style="yellow", markup=False)
+    if answer.unknown_words:
+        words = ", ".join(answer.unknown_words)
+        console.print(f"warning: this model does not know: {words}", style="yellow", markup=False)
+        if examples := runner.bundle.manifest.prompt.examples:
+            console.print("it can be asked, for example: " + "; ".join(examples), style="yellow", markup=False)
+    share = 100 * answer.tokens_kept / answer.tokens_total
+    parts = [f"prefill {answer.prefill_s:.3f}", f"generate {answer.generate_s:.3f}"]
+    if first:
+        vision = [f"frames {answer.frames_s:.3f}", f"encode {answer.encode_s:.3f}", f"compress {answer.compress_s:.3f}"]
+        parts = vision + parts
+    console.print(
+        f"{answer.method}: kept {answer.tokens_kept} of {answer.tokens_total} visual tokens ({share:.1f} %); "
+        f"first token after {answer.ttft_s:.3f} s ({', '.join(parts)})",
+        style="dim",
+        markup=False,
+    )

@@ -1,0 +1,80 @@
+"""What every command shares: the command class, argument groups, and the two output streams.
+
+Results go to stdout, everything else to stderr. Modules of commands import nothing heavy at the top:
+``edgevtc --help`` loads them all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Command", "Parser", "add_bundle_argument", "add_json_argument", "add_run_arguments", "print_json", "status"]
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and where the help is; exit code 2."""
+        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+class Command(ABC):
+    """One command. The class's docstring is its help: the first line in the overview, all of it on its own page."""
+
+    name: str
+
+    @abstractmethod
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's arguments."""
+
+    @abstractmethod
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it and return the exit code.
+
+        Raises:
+            EdgeVTCError: Anything the user can mend; printed as one line, exit code 1.
+        """
+
+
+def add_bundle_argument(parser: argparse.ArgumentParser) -> None:
+    """``--bundle``, wherever a bundle is used."""
+    parser.add_argument("--bundle", metavar="DIR", help="bundle to use (default: the embedded one)")
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """``--json``, wherever something is reported."""
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout instead of text")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What decides how a bundle runs: method, budget, device."""
+    group = parser.add_argument_group("running")
+    add_bundle_argument(group)  # type: ignore[arg-type]  # a group takes arguments like a parser
+    group.add_argument("--method", metavar="NAME", help="compression method (default: the bundle's first)")
+    size = group.add_mutually_exclusive_group()
+    size.add_argument("--budget", type=int, metavar="B", help="visual tokens to keep")
+    size.add_argument("--retention-ratio", type=float, metavar="R", help="share of the visual tokens to keep")
+    group.add_argument("--device", default="cpu", metavar="NAME", help="where graphs run: cpu, cuda (default: cpu)")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
+    group.add_argument("--weight-format", metavar="NAME", help="decoder weights (default: the bundle's first)")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on one line of stdout."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def status() -> Console:
+    """The console of stderr; without colour where NO_COLOR is set or stderr is no terminal."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
