@@ -1,0 +1,91 @@
+"""Dense labels of a scene, for auxiliary losses: per cell of the 6×6 token grid, and per frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgevtc.eval.world_scene import SIDE, Scene
+
+__all__ = ["CELL", "CELL_CLASSES", "FRAME_CLASSES", "GRID", "IGNORE", "scene_labels"]
+
+CELL = 16
+GRID = SIDE // CELL
+IGNORE = -1
+#: Labels [T, 6, 6] and their number of classes. `color`, `shape`, `size`, `digit` have 0 for nothing there; the rest
+#: are IGNORE there. `changed`: 0 not yet, 1 its colour, 2 its size; `birth_…`: as it was when it appeared.
+CELL_CLASSES = {
+    "color": 9,
+    "shape": 8,
+    "size": 3,
+    "digit": 11,
+    "heading": 5,
+    "age": 8,
+    "birth_color": 8,
+    "birth_size": 2,
+    "changed": 3,
+    "moved": 2,
+}
+#: Labels [T]: things so far, colour of the newest, colour of the last flash so far, flashes so far, kinds of change so
+#: far (bits: 1 colour, 2 size), things in the picture.
+FRAME_CLASSES = {"things": 9, "newest": 9, "flash": 9, "flashes": 4, "changes": 4, "visible": 9}
+_STAR, _SIGN = 6, 7
+
+
+def scene_labels(scene: Scene) -> dict[str, NDArray[Any]]:
+    """Labels of the model's frames: `CELL_CLASSES` [T, 6, 6], `FRAME_CLASSES` [T], and `seen` [T, 16], which tells
+    whether each colour (8), shape (5), a star, a sign and any thing at all is in the picture."""
+    total = scene.ticks
+    now = np.arange(total)
+    labels: dict[str, NDArray[Any]] = {
+        name: np.full((total, GRID, GRID), 0 if name in ("color", "shape", "size", "digit") else IGNORE, np.int64)
+        for name in CELL_CLASSES
+    }
+    labels |= {name: np.zeros(total, np.int64) for name in FRAME_CLASSES}
+    seen = labels["seen"] = np.zeros((total, 16), np.int64)
+    for thing in sorted(scene.things, key=lambda thing: thing.enters):
+        ticks = now[thing.enters : thing.leaves]
+        late = thing.changed(ticks)
+        color = np.where(late, thing.last_color, thing.color)
+        kind = 1 if thing.new_color is not None else 2 if thing.new_size is not None else 0
+        column, row = (np.clip(thing.at(ticks), 0, SIDE - 1) // CELL).astype(int).T
+        cells: dict[str, Any] = {
+            "color": color + 1,
+            "shape": thing.shape + 1,
+            "size": np.where(late, thing.last_size, thing.size) + 1,
+            "heading": np.where(ticks - thing.onset >= 3, thing.heading, IGNORE),
+            "age": np.minimum(ticks - thing.enters, 7),
+            "birth_color": thing.color,
+            "birth_size": thing.size,
+            "changed": np.where(late, kind, 0),
+            "moved": (ticks > thing.onset) & (thing.heading > 0),
+        }
+        for name, values in cells.items():
+            labels[name][ticks, row, column] = values
+        labels["things"][thing.enters :] += 1
+        labels["visible"][ticks] += 1
+        labels["newest"][thing.enters :] = thing.color + 1
+        if thing.changes is not None:
+            labels["changes"][thing.changes :] |= kind
+        seen[ticks, color] = seen[ticks, 8 + thing.shape] = seen[ticks, 15] = 1
+    for flash in scene.flashes:
+        ticks = now[flash.enters : flash.leaves]
+        _cover(labels, ticks, flash.x, flash.y, {"color": flash.color + 1, "shape": _STAR, "size": 2, "digit": 0})
+        labels["flash"][flash.enters :] = flash.color + 1
+        labels["flashes"][flash.enters :] += 1
+        seen[ticks, flash.color] = seen[ticks, 13] = 1
+    if scene.sign:
+        sign = scene.sign
+        ticks = now[sign.enters : sign.leaves]
+        cells = {"color": IGNORE, "shape": _SIGN, "size": IGNORE, "digit": sign.digit + 1}
+        _cover(labels, ticks, sign.x, sign.y, cells)
+        seen[ticks, 14] = 1
+    return labels
+
+
+def _cover(labels: dict[str, NDArray[Any]], ticks: NDArray[Any], x: float, y: float, cell: dict) -> None:
+    """What hides the things under it: its own labels, IGNORE for the rest."""
+    for name in CELL_CLASSES:
+        labels[name][ticks, int(y) // CELL, int(x) // CELL] = cell.get(name, IGNORE)
