@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from edgevtc.errors import BundleError, ConfigError, choices
 from edgevtc.methods.spec import POSITION_MODES
+from edgevtc.records import read_record
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -25,8 +25,6 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-
-Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,7 @@ class Manifest:
             )
         if body.pop("manifest_sha256", None) != digest(body):
             raise BundleError("manifest.json was altered after it was written (its own hash differs): export it again")
-        return build(cls, body, "manifest.json")
+        return read_record(cls, body, "manifest.json", BundleError)
 
 
 def by(name: str | None) -> str:
@@ -226,38 +224,3 @@ def by(name: str | None) -> str:
 def digest(body: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON form."""
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def build(kind: type[Record], value: Any, where: str) -> Record:
-    """A record of dataclass ``kind`` from parsed JSON, every field checked against its annotation."""
-    if not isinstance(value, dict):
-        raise BundleError(f"{where}: expected an object, found {type(value).__name__}")
-    hints = get_type_hints(kind)
-    known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
-    if unknown := set(value) - known:
-        raise BundleError(f"{where}: unknown field {sorted(unknown)[0]!r}")
-    arguments = {name: convert(hints[name], item, f"{where}: {name}") for name, item in value.items()}
-    try:
-        return kind(**arguments)
-    except TypeError as error:
-        raise BundleError(f"{where}: {str(error).partition('() ')[2] or error}") from None
-
-
-def convert(hint: Any, value: Any, where: str) -> Any:
-    """``value`` as the annotated type, or a BundleError naming the place."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if isinstance(hint, type) and is_dataclass(hint):
-        return build(hint, value, where)
-    if origin in (Union, UnionType):
-        return None if value is None else convert(arguments[0], value, where)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(convert(arguments[0], item, where) for item in value)
-    if origin is dict and isinstance(value, dict):
-        return {key: convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if origin is None and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    raise BundleError(f"{where}: {value!r} is not of type {getattr(hint, '__name__', hint)}")

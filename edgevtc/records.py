@@ -1,0 +1,69 @@
+"""Typed records from parsed JSON or TOML: a frozen dataclass is the schema, and nothing outside it passes."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields, is_dataclass
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from edgevtc.errors import EdgeVTCError, choices
+
+__all__ = ["read_record"]
+
+Record = TypeVar("Record")
+
+
+def read_record(kind: type[Record], value: Any, where: str, error: type[EdgeVTCError]) -> Record:
+    """A record of dataclass ``kind``, every field checked against its annotation.
+
+    Args:
+        kind: A dataclass of strings, numbers, booleans, tuples, string-keyed dicts, unions with None, and such
+            dataclasses.
+        value: The parsed document.
+        where: Where it stands, for the message.
+        error: What to raise.
+
+    Raises:
+        EdgeVTCError: Of class ``error``: a field is unknown, missing or of another type; the message names it.
+    """
+    if not isinstance(value, dict):
+        raise error(f"{where}: expected named fields, found {value!r}")
+    hints = get_type_hints(kind)
+    known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
+    for name in value:
+        if name not in known:
+            raise error(f"{where}: unknown field {name!r}: {choices(known)}")
+    for name, entry in known.items():
+        if name not in value and entry.default is MISSING and entry.default_factory is MISSING:
+            raise error(f"{where}: field {name!r} is missing")
+    return kind(**{name: convert(hints[name], item, f"{where}: {name}", error) for name, item in value.items()})
+
+
+def convert(hint: Any, value: Any, where: str, error: type[EdgeVTCError]) -> Any:
+    """``value`` as the annotated type, or an error naming the place."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if isinstance(hint, type) and is_dataclass(hint):
+        return read_record(hint, value, where, error)
+    if origin in (Union, UnionType):
+        return None if value is None else convert(arguments[0], value, where, error)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(convert(arguments[0], item, where, error) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {key: convert(arguments[1], item, f"{where}.{key}", error) for key, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is None and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise error(f"{where}: {value!r} is not of type {type_name(hint)}")
+
+
+def type_name(hint: Any) -> str:
+    """An annotation in the words of JSON and TOML."""
+    arguments = get_args(hint)
+    if get_origin(hint) is tuple:
+        return f"list of {type_name(arguments[0])}"
+    if get_origin(hint) is dict:
+        return f"table of {type_name(arguments[1])}"
+    return getattr(hint, "__name__", str(hint))
