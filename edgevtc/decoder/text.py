@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
@@ -18,6 +21,17 @@ __all__ = ["ChatTemplate", "Message", "TextCodec", "question_text"]
 
 #: One turn: {"role": "user" | "assistant", "content": [{"type": "video"}, {"type": "text", "text": …}]}.
 Message = dict[str, Any]
+
+
+class GenerationBlock(jinja2.ext.Extension):
+    """``{% generation %}…{% endgeneration %}`` as transformers' templates mark what an assistant said; printed as it is."""
+
+    tags = {"generation"}  # noqa: RUF012 - the attribute is jinja2's
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        """The nodes inside the block."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class ChatTemplate:
@@ -32,7 +46,7 @@ class ChatTemplate:
 
     def __init__(self, source: str) -> None:
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", GenerationBlock]
         )
         environment.globals["raise_exception"] = refuse
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)

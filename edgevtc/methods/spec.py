@@ -43,6 +43,10 @@ class Parameter:
                 raise ConfigError(f"{owner}: {name}={value!r} is not valid: {choices(self.choices)}")
             return value
         kind = type(self.default)
+        if kind is bool and isinstance(value, str):
+            value = {"true": True, "false": False}.get(value.lower(), value)
+        if kind is bool and not isinstance(value, bool):
+            raise ConfigError(f"{owner}: {name}={value!r} is not valid: {choices(('true', 'false'))}")
         exact = not (kind is int and isinstance(value, float) and value != int(value))
         try:
             number = kind(value) if exact else None

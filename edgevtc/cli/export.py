@@ -1,0 +1,132 @@
+"""``edgevtc export``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgevtc.cli.command import Command, add_json_argument, print_json, status
+
+if TYPE_CHECKING:
+    from edgevtc.exporter.export import ExportOptions
+
+__all__ = ["Export"]
+
+Item = TypeVar("Item")
+
+
+class Export(Command):
+    """Turn a checkpoint into a bundle.
+
+    MODEL is `embedded`, another name of `edgevtc list models`, a recipe of your own (a .toml file), or the folder
+    of a checkpoint in transformers layout. What the options leave open, the recipe sets. The bundle appears whole
+    or not at all.
+    """
+
+    name = "export"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's arguments."""
+        parser.add_argument("model", metavar="MODEL", help="catalogue name, recipe file, or checkpoint folder")
+        parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where the bundle will stand")
+        parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is already there")
+        methods = parser.add_argument_group("compression")
+        methods.add_argument("--method", type=listed(str), metavar="NAME[,NAME]", help="methods; the first is default")
+        methods.add_argument("--retention-ratio", type=listed(float), metavar="R[,R]", help="shares of tokens to keep")
+        methods.add_argument("--positions", metavar="MODE", help="original or contiguous (default: each method's own)")
+        methods.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            type=assignment,
+            metavar="METHOD.NAME=VALUE",
+            help="a method's hyper-parameter; may be repeated",
+        )
+        vision = parser.add_argument_group("vision")
+        vision.add_argument("--num-frames", type=int, metavar="T", help="frames of a clip")
+        vision.add_argument("--frames-per-call", type=int, metavar="C", help="frames of one encoder call")
+        vision.add_argument("--saliency", metavar="SOURCE", help="siglip_head or siglip_last_mean")
+        vision.add_argument("--frame-features", metavar="SOURCE", help="siglip_head or mean")
+        vision.add_argument("--siglip-head", type=Path, metavar="PATH", help="SigLIP checkpoint with the pooling head")
+        vision.add_argument("--no-fused", action="store_true", help="leave out the graphs from frames to tokens")
+        decoder = parser.add_argument_group("decoder")
+        decoder.add_argument("--weight-format", type=listed(str), metavar="NAME[,NAME]", help="the first is default")
+        decoder.add_argument("--max-positions", type=int, metavar="N", help="longest prompt and answer, in positions")
+        add_json_argument(parser)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Export and say what was written."""
+        from edgevtc.extras import require
+
+        require("torch", "exporting a checkpoint")
+        from edgevtc.exporter.export import export_bundle
+
+        checkpoint, options = resolve(args)
+        console = status()
+        with console.status("") as spinner:
+
+            def progress(step: str) -> None:
+                spinner.update(step)
+                if not console.is_terminal:
+                    console.print(step, markup=False)
+
+            bundle = export_bundle(checkpoint, Path(args.output), options, overwrite=args.overwrite, progress=progress)
+        manifest = bundle.manifest
+        size = sum(entry.size for entry in manifest.files.values())
+        entries = [
+            {"name": entry.name, "budget": entry.budget, "retention_ratio": entry.retention_ratio}
+            for entry in manifest.methods
+        ]
+        if args.json:
+            print_json({"path": str(bundle.path), "size_bytes": size, "sha256": bundle.sha256, "methods": entries})
+        else:
+            kept = ", ".join(f"{entry.name} {entry.budget}" for entry in manifest.methods)
+            print(f"{bundle.path}: {size / 1e6:.1f} MB, {kept} of {manifest.tokens_total} tokens")
+        return 0
+
+
+def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:
+    """The checkpoint's folder and the options: the recipe's, with those of the command line before them."""
+    from edgevtc.exporter.recipe import find_checkpoint
+
+    checkpoint, options = find_checkpoint(args.model)
+    parameters: dict[str, dict[str, Any]] = {}
+    for method, name, value in args.set:
+        parameters.setdefault(method, {})[name] = value
+    given = {
+        "methods": args.method,
+        "retention_ratios": args.retention_ratio,
+        "positions": args.positions,
+        "num_frames": args.num_frames,
+        "frames_per_call": args.frames_per_call,
+        "saliency": args.saliency,
+        "frame_features": args.frame_features,
+        "siglip_head": args.siglip_head,
+        "weight_formats": args.weight_format,
+        "max_positions": args.max_positions,
+        "fused": False if args.no_fused else None,
+        "parameters": parameters or None,
+    }
+    return checkpoint, replace(options, **{name: value for name, value in given.items() if value is not None})
+
+
+def listed(kind: Callable[[str], Item]) -> Callable[[str], tuple[Item, ...]]:
+    """An argparse type: values with commas between them."""
+
+    def parse(text: str) -> tuple[Item, ...]:
+        return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
+
+    parse.__name__ = f"list of {kind.__name__}"
+    return parse
+
+
+def assignment(text: str) -> tuple[str, str, str]:
+    """An argparse type: METHOD.NAME=VALUE."""
+    target, equals, value = text.partition("=")
+    method, dot, name = target.partition(".")
+    if not (equals and dot and method and name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form METHOD.NAME=VALUE")
+    return method, name, value

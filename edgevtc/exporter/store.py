@@ -1,0 +1,38 @@
+"""Graphs into a bundle: every large initializer goes to the bundle's store by content, the graph keeps a reference."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgevtc.bundle import BundleWriter
+
+__all__ = ["INLINE_BYTES", "write_graph"]
+
+#: Smaller tensors stay inside the graph file: shapes, axes, scalars.
+INLINE_BYTES = 1024
+
+
+def write_graph(writer: BundleWriter, name: str, model: ir.Model) -> str:
+    """Write a model as file ``name`` of a bundle.
+
+    Initializers are read one at a time, so a model whose tensors load lazily never stands whole in memory. The
+    model is changed: its large initializers become external tensors whose location is relative to the bundle's
+    folder, so that the same bytes serve every graph.
+
+    Returns:
+        ``name``.
+    """
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes <= INLINE_BYTES:
+            continue
+        value.const_value = ir.ExternalTensor(
+            location=writer.blob(tensor.tobytes()),
+            offset=0,
+            length=tensor.nbytes,
+            dtype=tensor.dtype,
+            shape=tensor.shape,  # type: ignore[arg-type]  # an initializer's shape is static
+            name=value.name or "",
+            base_dir=writer.folder,
+        )
+    return writer.file(name, ir.to_proto(model).SerializeToString())
