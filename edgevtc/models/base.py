@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
 __all__ = ["FRAME_FEATURE_SOURCES", "SALIENCY_SOURCES", "Geometry", "ModelAdapter", "Preprocessing", "Prompt", "Vision"]
 
@@ -98,12 +99,19 @@ class Vision(nn.Module, ABC):
         """Encode frames.
 
         Args:
-            frames: [C, H, W, 3] uint8, as decoded and resized.
+            frames: [C, H, W, 3] uint8 as decoded and resized, or float32 of the same values.
 
         Returns:
             The tensors named by `outputs`: frame_tokens [C, N, D]; saliency [C, N] float32; frame_features [C, Dg]
             float32; keys [C, N, Dk] float32.
         """
+
+    def feature_shapes(self, num_frames: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the outputs for a clip, found without computing them."""
+        geometry = self.geometry
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            frames = torch.empty(num_frames, geometry.image_height, geometry.image_width, 3, dtype=torch.uint8)
+            return {name: tuple(value.shape) for name, value in self.features(frames).items()}
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Graph form of :meth:`features`: the tensors in the order of `outputs`."""

@@ -124,7 +124,10 @@ class LlavaOnevision(ModelAdapter):
         from_head = [name for name in outputs if sources.get(name) == "siglip_head"]
         head = self._pooling_head(siglip_head, from_head) if from_head else None
         module = LlavaOnevisionVision(self, outputs, sources, head)
-        return module.eval().requires_grad_(False).to(dtype)
+        # The module's own buffers, pixel scale and pooling weights, stay float32: they serve saliency too.
+        for part in module.children():
+            part.to(dtype)
+        return module.eval()
 
     def decoder_weights(self) -> Mapping[str, NDArray[np.float32]]:
         tied = frozenset({"lm_head.weight"} if self.config.tie_word_embeddings else ())
@@ -192,7 +195,6 @@ class LlavaOnevisionVision(Vision):
         tower = self.tower(
             self.patches(frames),
             received="saliency" in self.outputs and self.sources["saliency"] == "siglip_last_mean",
-            keys="keys" in self.outputs,
         )
         # The pooling's rows sum to 1, so it commutes with the second layer, which then sees a quarter of the tokens.
         projected = self.act(self.linear_1(torch.cat(tower.hidden_states, -1)))

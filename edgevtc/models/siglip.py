@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -151,32 +151,31 @@ class Attention(nn.Module):
         )
         self.out = Dense.read(weights, "out_proj", hidden, hidden)
 
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [C, P, hidden] → queries, keys, values, each [C, heads, P, head_dim]."""
+    def forward(self, x: Tensor, received: bool = False) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Attend over x [C, P, hidden].
+
+        Returns:
+            The output [C, P, hidden]; the attention each patch received [C, P] float32, mean over heads and then over
+            queries, where it is asked for; the keys [C, P, hidden].
+        """
         frames, patches, hidden = x.shape
-        parts = self.qkv(x).reshape(frames, patches, 3, self.heads, hidden // self.heads)
-        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        return query, key, value
+        shape = frames, patches, self.heads, hidden // self.heads
+        parts = self.qkv(x).chunk(3, -1)
+        query, key, value = (part.reshape(shape).transpose(1, 2) for part in parts)
+        key = key.transpose(-1, -2)
+        if not received:
+            return self.merge(softmax(query @ key) @ value), None, parts[1]
+        # Head by head, so that one [C, 1, P, P] map lives at a time instead of all heads' maps.
+        outputs, means = [], []
+        for q, k, v in zip(query.split(1, 1), key.split(1, 1), value.split(1, 1), strict=True):
+            attention = softmax(q @ k)
+            outputs.append(attention @ v)
+            means.append(attention.mean(2, dtype=torch.float32))
+        return self.merge(torch.cat(outputs, 1)), torch.cat(means, 1).mean(1), parts[1]
 
     def merge(self, x: Tensor) -> Tensor:
-        """x [C, heads, P, head_dim] → [C, P, hidden]."""
+        """x [C, heads, P, head_dim] → [C, P, hidden], projected."""
         return self.out(x.transpose(1, 2).flatten(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.split(x)
-        return self.merge(softmax(query @ key.transpose(-1, -2)) @ value)
-
-    def forward_received(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, and [C, P] float32 attention each patch received: mean over heads, then over queries.
-
-        Head by head, so that one [C, P, P] map lives at a time instead of all heads' maps.
-        """
-        outputs, received = [], []
-        for query, key, value in zip(*(part.unbind(1) for part in self.split(x)), strict=True):
-            attention = softmax(query @ key.transpose(-1, -2))
-            outputs.append(attention @ value)
-            received.append(attention.mean(1, dtype=torch.float32))
-        return self.merge(torch.stack(outputs, 1)), torch.stack(received).mean(0)
 
 
 class EncoderLayer(nn.Module):
@@ -189,9 +188,11 @@ class EncoderLayer(nn.Module):
         self.norm2 = Norm(weights, "layer_norm2", config)
         self.mlp = Mlp(weights.under("mlp."), config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+    def forward(self, x: Tensor, received: bool = False) -> tuple[Tensor, Tensor | None, Tensor]:
+        """x [C, P, hidden] → the same shape, with the attention received and the keys as :class:`Attention` gives."""
+        attended, attention, keys = self.attention(self.norm1(x), received)
+        x = x + attended
+        return x + self.mlp(self.norm2(x)), attention, keys
 
 
 class TowerOutput(NamedTuple):
@@ -200,12 +201,12 @@ class TowerOutput(NamedTuple):
     Attributes:
         hidden_states: The selected layers' outputs, each [C, P, hidden].
         received: [C, P] float32 attention each patch received in the last layer, or None where it was not asked for.
-        keys: [C, P, hidden] keys of the last layer, or None where they were not asked for.
+        keys: [C, P, hidden] keys of the last layer.
     """
 
     hidden_states: list[Tensor]
     received: Tensor | None
-    keys: Tensor | None
+    keys: Tensor
 
 
 class SiglipTower(nn.Module):
@@ -232,18 +233,13 @@ class SiglipTower(nn.Module):
             EncoderLayer(weights.under(f"encoder.layers.{i}."), config) for i in range(max(feature_layers))
         )
 
-    def forward(self, patches: Tensor, *, received: bool = False, keys: bool = False) -> TowerOutput:
-        """Encode patches [C, P, patch·patch·3], channels last."""
+    def forward(self, patches: Tensor, received: bool = False) -> TowerOutput:
+        """Encode patches [C, P, patch·patch·3], channels last; `received` asks for the attention received."""
         states = [self.patch_embedding(patches) + self.position_embedding]
-        for layer in self.layers[:-1]:
-            states.append(layer(states[-1]))
-        last = cast(EncoderLayer, self.layers[-1])
-        normed = last.norm1(states[-1])
-        attended, attention = last.attention.forward_received(normed) if received else (last.attention(normed), None)
-        x = states[-1] + attended
-        states.append(x + last.mlp(last.norm2(x)))
-        last_keys = last.attention.split(normed)[1].transpose(1, 2).flatten(2) if keys else None
-        return TowerOutput([states[i] for i in self.feature_layers], attention, last_keys)
+        for index, layer in enumerate(self.layers, start=1):
+            state, attention, keys = layer(states[-1], received and index == len(self.layers))
+            states.append(state)
+        return TowerOutput([states[i] for i in self.feature_layers], attention, keys)
 
 
 class PoolingHead(nn.Module):
