@@ -119,6 +119,6 @@ def sanitize(name: str, value: Tensor) -> Tensor:
     """Replace damaged values: NaN, Inf and huge numbers become 0; a NaN saliency becomes the lowest one."""
     if name == "saliency":
         value = value.float()
-        return torch.where(torch.isnan(value), torch.full_like(value, -LARGEST_TOKEN_VALUE), value)
+        return torch.where(torch.isnan(value), -LARGEST_TOKEN_VALUE, value)
     # A NaN fails the comparison, so one test covers all three.
-    return torch.where(value.abs() <= LARGEST_TOKEN_VALUE, value, torch.zeros_like(value))
+    return torch.where(value.abs() <= LARGEST_TOKEN_VALUE, value, 0.0)
