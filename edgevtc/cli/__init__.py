@@ -17,6 +17,8 @@ __all__ = ["COMMANDS", "main"]
 #: Command → module and class, in the order of the overview.
 COMMANDS = {
     "ask": ("ask", "Ask"),
+    "export": ("export", "Export"),
+    "list": ("list", "List"),
 }
 
 INTERRUPTED = 130

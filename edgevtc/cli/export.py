@@ -90,7 +90,7 @@ class Export(Command):
 
 def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:
     """The checkpoint's folder and the options: the recipe's, with those of the command line before them."""
-    from edgevtc.exporter.recipe import find_checkpoint
+    from edgevtc.exporter.source import find_checkpoint
 
     checkpoint, options = find_checkpoint(args.model)
     parameters: dict[str, dict[str, Any]] = {}
