@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import getdoc
 
 from edgevtc import __version__
 from edgevtc.cli.command import Command, Parser
@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "ask": ("ask", "Ask"),
     "export": ("export", "Export"),
+    "inspect": ("inspect", "Inspect"),
     "list": ("list", "List"),
 }
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     instances: dict[str, Command] = {}
     for name, (module, attribute) in COMMANDS.items():
         command: Command = getattr(import_module(f"edgevtc.cli.{module}"), attribute)()
-        text = inspect.getdoc(command) or ""
+        text = getdoc(command) or ""
         sub = commands.add_parser(name, help=text.partition("\n")[0].rstrip(".").lower(), description=text)
         command.add_arguments(sub)
         instances[name] = command
