@@ -19,6 +19,7 @@ COMMANDS = {
     "ask": ("ask", "Ask"),
     "export": ("export", "Export"),
     "inspect": ("inspect", "Inspect"),
+    "doctor": ("doctor", "Doctor"),
     "list": ("list", "List"),
 }
 
