@@ -48,7 +48,7 @@ def build_decoder(
 ) -> ir.Model:
     """Declare the decoder of a Qwen2 checkpoint.
 
-    A tensor is read, and quantized, only when the model is written (`onnx_ir.save` with external data), and not kept:
+    A matrix is read, and quantized, only when the model is written (`onnx_ir.save` with external data), and not kept:
     the peak memory of an export is a few times its largest tensor.
 
     Formats: ``fp32`` is the reference. ``w8a8`` has a weight scale per output channel and an activation scale per
@@ -68,7 +68,7 @@ def build_decoder(
 
     Raises:
         ConfigError: An unknown format or option.
-        ExportError: A tensor is missing; or, when the model is written, is of another shape than the config's.
+        ExportError: A tensor is missing, or has another shape than the config's (a matrix: when the model is written).
     """
     for option, value, valid in (
         ("weight_format", weight_format, WEIGHT_FORMATS),

@@ -91,7 +91,7 @@ class DecoderConfig:
 def _required(config: Mapping[str, Any], field: str) -> Any:
     if config.get(field) is None:
         raise ExportError(
-            f"text config: {field} is missing: give the config with its defaults filled in, as transformers' to_dict() does"
+            f"text config: {field} is missing: give the config with its defaults filled in, as to_dict() gives it"
         )
     return config[field]
 

@@ -40,6 +40,7 @@ class Weights:
 
     def read(self, name: str, shape: tuple[int, ...]) -> NDArray:
         """The tensor in the floating-point width it is stored in."""
+        self.require(name)
         array = np.asarray(self.tensors[name])
         if array.shape != shape:
             raise ExportError(
@@ -94,7 +95,7 @@ class GraphWriter:
         return self.initializers[name]
 
     def weight(self, name: str, dtype: ir.DataType, shape: Sequence[int], load: Callable[[], NDArray]) -> ir.Value:
-        """An initializer whose bytes are made whenever they are written, and not kept; shared like a constant."""
+        """A large initializer, whose bytes are made whenever they are written, and not kept; shared like a constant."""
         if name not in self.initializers:
             tensor = ir.LazyTensor(
                 lambda: ir.tensor(np.ascontiguousarray(load(), dtype.numpy())), dtype, ir.Shape(shape), name=name

@@ -75,8 +75,6 @@ class LinearWriter:
         """x [1, S, columns] times the parts' weights transposed, plus their biases: [1, S, rows]."""
         for part in layer.parts:
             self.weights.require(f"{part}.weight")
-            if layer.bias:
-                self.weights.require(f"{part}.bias")
         match layer.weight_format:
             case "fp32":
                 return self._dense(layer, x)
@@ -170,10 +168,8 @@ class LinearWriter:
         return [self.weights.read(f"{part}.weight", (rows, layer.columns)) for part, rows in layer.parts.items()]
 
     def _bias(self, layer: Linear) -> ir.Value:
-        def load() -> NDArray:
-            return np.concatenate([self.weights.read(f"{part}.bias", (rows,)) for part, rows in layer.parts.items()])
-
-        return self.graph.weight(f"{layer.name}.bias", ir.DataType.FLOAT, [layer.rows], load)
+        parts = [self.weights.read(f"{part}.bias", (rows,)) for part, rows in layer.parts.items()]
+        return self.graph.constant(f"{layer.name}.bias", np.concatenate(parts), np.float32)
 
     def _with_bias(self, layer: Linear, op_type: str, inputs: Sequence[ir.Value]) -> ir.Value:
         """The last node of the layer, which has its name: this op, or the addition of the bias to it."""

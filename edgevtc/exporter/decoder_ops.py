@@ -113,9 +113,8 @@ class ContribOps:
         return self.graph.op("Gather", name, [x, self.graph.constant("last", [-1], np.int64)], axis=1)
 
     def _gain(self, norm: str) -> ir.Value:
-        tensor, size = f"{norm}.weight", self.config.hidden_size
-        self.weights.require(tensor)
-        return self.graph.weight(tensor, ir.DataType.FLOAT, [size], lambda: self.weights.read(tensor, (size,)))
+        weight = self.weights.read(f"{norm}.weight", (self.config.hidden_size,))
+        return self.graph.constant(f"{norm}.weight", weight, np.float32)
 
     def _table(self, function: Callable[[NDArray], NDArray]) -> NDArray[np.float32]:
         # In float32 throughout, as the checkpoint was trained: at position 30000 its angles are off by 1e-3 radians.
