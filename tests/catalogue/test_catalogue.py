@@ -138,5 +138,5 @@ def test_an_unknown_name_lists_the_valid_ones() -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing.toml does not exist"):
+    with pytest.raises(ConfigError, match=r"nothing\.toml does not exist"):
         model_recipe(tmp_path / "nothing.toml")
