@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -72,7 +73,7 @@ class LlavaOnevision(ModelAdapter):
                 )
         try:
             config = LlavaOnevisionConfig(**stored)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, StrictDataclassError) as error:
             raise ExportError(f"{folder}/config.json is not valid ({' '.join(str(error).split())})") from None
         if config.vision_feature_select_strategy != "full":
             raise ExportError(f"{folder}: vision_feature_select_strategy must be 'full': SigLIP has no class token")
