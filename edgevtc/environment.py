@@ -222,14 +222,12 @@ def cpu_limit(cpu_max: str) -> float | None:
     return int(parts[0]) / int(parts[1]) if len(parts) == 2 and all(part.isdigit() for part in parts) else None
 
 
-def version(name: str) -> str:
-    """Version of a distribution, by its name or the name of its module."""
-    for distribution in (name, *metadata.packages_distributions().get(name, ())):
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return "version not stated"
+def version(distribution: str) -> str:
+    """Version of an installed distribution."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "version not stated"
 
 
 def read(path: Path) -> str:

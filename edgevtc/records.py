@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -28,7 +29,7 @@ def read_record(kind: type[Record], value: Any, where: str, error: type[EdgeVTCE
     """
     if not isinstance(value, dict):
         raise error(f"{where}: expected named fields, found {value!r}")
-    hints = get_type_hints(kind)
+    hints = field_types(kind)  # type: ignore[arg-type]  # classes are hashable
     known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
     for name in value:
         if name not in known:
@@ -37,6 +38,12 @@ def read_record(kind: type[Record], value: Any, where: str, error: type[EdgeVTCE
         if name not in value and entry.default is MISSING and entry.default_factory is MISSING:
             raise error(f"{where}: field {name!r} is missing")
     return kind(**{name: convert(hints[name], item, f"{where}: {name}", error) for name, item in value.items()})
+
+
+@cache
+def field_types(kind: type) -> dict[str, Any]:
+    """Field → type. Kept, for evaluating annotations costs more than the rest and bundles list hundreds of files."""
+    return get_type_hints(kind)
 
 
 def convert(hint: Any, value: Any, where: str, error: type[EdgeVTCError]) -> Any:

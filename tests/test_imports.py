@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from edgevtc.cli import COMMANDS
+
 PACKAGE = Path(__file__).parents[1] / "edgevtc"
 
 #: Parts of the package from top to bottom. A part imports what stands below it, never what stands above.
@@ -173,9 +175,18 @@ def run_help() -> tuple[float, str]:
 
 
 def test_help_comes_at_once() -> None:
-    runs = [run_help() for _ in range(3)]
-    assert "ask" in runs[0][1]
-    assert min(seconds for seconds, _ in runs) < HELP_LIMIT_S
+    # The best of several: other processes may hold the machine for a moment.
+    seconds = []
+    for _ in range(10):
+        seconds.append(run_help()[0])
+        if seconds[-1] < HELP_LIMIT_S:
+            return
+    pytest.fail(f"edgevtc --help took {min(seconds):.3f} s at best")
+
+
+def test_help_names_every_command() -> None:
+    overview = run_help()[1]
+    assert all(f"\n    {name} " in overview for name in COMMANDS)
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from edgevtc import methods
+from edgevtc.catalogue import device_names, model_names
+from edgevtc.cli import main
+from edgevtc.methods import MethodSpec, Parameter, builtin_methods
+
+
+def listed(capsys: pytest.CaptureFixture[str], what: str) -> list[dict]:
+    assert main(["list", what, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_methods_are_listed_with_all_they_declare(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = listed(capsys, "methods")
+    assert [row["name"] for row in rows] == list(builtin_methods())
+    for row in rows:
+        spec = builtin_methods()[row["name"]]
+        assert (row["summary"], row["paper"], row["positions"]) == (spec.summary, spec.paper, spec.positions)
+        assert row["needs"] == list(spec.needs)
+        assert {name: value["default"] for name, value in row["parameters"].items()} == {
+            name: parameter.default for name, parameter in spec.parameters.items()
+        }
+        assert (row["source"], row["error"]) == ("built-in", None)
+
+
+def test_models_and_devices_are_those_of_the_catalogues(capsys: pytest.CaptureFixture[str]) -> None:
+    models = listed(capsys, "models")
+    assert [row["name"] for row in models] == model_names()
+    assert models[0]["num_frames"] == 16 and models[0]["prompt"]["examples"]
+    devices = {row["name"]: row for row in listed(capsys, "devices")}
+    assert list(devices) == device_names()
+    assert devices["rtx-4060"]["compute_capability"] == "8.9"
+    assert devices["cpu"]["memory_gb"] is None
+
+
+class Plugin:
+    spec = MethodSpec("nearest", "keeps the nearest", parameters={"reach": Parameter(3, "how far")})
+
+
+def register(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    points = [EntryPoint(name, value, methods.ENTRY_POINT_GROUP) for name, value in values.items()]
+    monkeypatch.setattr(methods, "entry_points", lambda group: points)
+
+
+def test_a_plugins_method_is_listed_with_its_origin(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch, nearest=f"{__name__}:Plugin")
+    row = listed(capsys, "methods")[-1]
+    assert (row["name"], row["summary"], row["source"]) == ("nearest", "keeps the nearest", f"{__name__}:Plugin")
+    assert row["parameters"]["reach"]["default"] == 3
+
+
+def test_a_plugin_that_cannot_be_loaded_is_listed_by_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch, needy="library_that_is_not_there.compressor:Needy", nearest=f"{__name__}:Plugin")
+    *_, nearest, needy = sorted(listed(capsys, "methods"), key=lambda row: row["name"] == "needy")
+    assert (needy["name"], needy["parameters"]) == ("needy", None)
+    assert "library_that_is_not_there" in needy["error"]
+    assert nearest["name"] == "nearest" and nearest["error"] is None
+    assert main(["list", "methods"]) == 0
+    assert "cannot be loaded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["methods", "models", "devices"])
+def test_a_pipe_gets_one_whole_row_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    rows = listed(capsys, what)
+    assert main(["list", what]) == 0
+    table, _, parameters = capsys.readouterr().out.partition("\n\n")
+    heading, *lines = table.splitlines()
+    assert heading.startswith("name ")
+    assert [line.split()[0] for line in lines] == [row["name"] for row in rows]
+    assert "\x1b" not in table and "…" not in table
+    for row, line in zip(rows, lines, strict=True):
+        assert row.get("summary", row.get("description", row["source"])) in line
+    if what == "methods":
+        assert "anchor_interval" in parameters and "τ_seg: neighbours of a lower cosine are cut" in parameters
+
+
+def test_a_terminal_gets_lines_that_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "90")
+    assert main(["list", "models"]) == 0
+    assert max(map(len, capsys.readouterr().out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines())) <= 90
+
+
+def test_what_can_be_listed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["list", "engines"])
+    assert "'methods', 'models', 'devices'" in capsys.readouterr().err
