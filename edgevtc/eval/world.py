@@ -20,7 +20,7 @@ from edgevtc.errors import ConfigError, choices
 from edgevtc.eval.world_labels import scene_labels
 from edgevtc.eval.world_questions import Question, QuestionMaker
 from edgevtc.eval.world_render import NOISE_LEVELS, Renderer
-from edgevtc.eval.world_scene import HELD_OUT, Kind, Scene, SceneMaker
+from edgevtc.eval.world_scene import HELD_OUT, SIDE, Kind, Scene, SceneMaker
 
 __all__ = ["SPLITS", "Sample", "World"]
 
@@ -93,8 +93,8 @@ class World:
     def sample(self, kind: Kind = "video", limit: int = 16, *, render: bool = True) -> Sample:
         """The next scene with frames and questions; without `render` the frames are empty [0, 96, 96, 3]."""
         scene = self.scene(kind)
-        ticks = None if render else np.zeros(0, np.float32)
-        return Sample(scene, self.renderer.frames(scene, ticks), self.questions(scene, limit))
+        frames = self.renderer.frames(scene) if render else np.zeros((0, SIDE, SIDE, 3), np.uint8)
+        return Sample(scene, frames, self.questions(scene, limit))
 
     def crowd(self, number: int) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
         """Single frames [number, 96, 96, 3] packed with things, stars and signs, with their cell labels stacked."""

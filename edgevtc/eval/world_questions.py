@@ -150,8 +150,8 @@ class QuestionMaker:
         if len(flashes) == 1:
             yield self._phrase("needle", COLORS[flashes[0].color])
             if video:
-                middle = (flashes[0].enters + flashes[0].leaves - 1) / 2 / scene.ticks
-                yield self._phrase("when", ("start", "middle", "end")[int(middle * 3)])
+                third = sum(flashes[0].enters >= part * scene.ticks // 3 for part in (1, 2))
+                yield self._phrase("when", ("start", "middle", "end")[third])
         if not video:
             return
         if r.random() < (0.4, 0.3, 0.67, 1.0)[len(flashes)]:
@@ -225,7 +225,7 @@ class QuestionMaker:
             spans = [("after the last flash", flashes[2], None), ("before the first flash", None, flashes[0])]
         for span, start, end in spans:
             answer = what_happened(scene, start, end)
-            if answer is not None and (answer != "nothing" or self._rng.random() < 0.3):
+            if answer is not None and (answer != "nothing" or self._rng.random() < 0.1):
                 yield self._phrase("between", answer, span=span)
 
     def _left(self, scene: Scene) -> Iterator[Question]:

@@ -138,7 +138,8 @@ class SceneMaker:
             things = self._things(kind, wanted, colors, sign)
             if len(things) == wanted:
                 break
-        things = self._changes(kind, things, colors[len(things) :])
+        used = {thing.color for thing in things}
+        things = self._changes(kind, things, [color for color in colors if color not in used])
         return Scene(
             kind=kind,
             things=tuple(things),

@@ -17,7 +17,7 @@ from edgevtc.eval.world_words import ANSWER, EOS, QUESTION, encode
 
 #: Samples of a batch, and questions asked of each.
 SIZES = {"crowd": 48, "image": 32, "clip": 16, "video": 8}
-QUESTIONS = {"crowd": 0, "image": 12, "clip": 14, "video": 14}
+QUESTIONS = {"crowd": 0, "image": 12, "clip": 14, "video": 20}
 _ANSWER = 3
 
 
@@ -78,7 +78,7 @@ def collate(kind: str, samples: list[Sample]) -> Batch:
 class Batches(IterableDataset):
     """Batches of kinds drawn by share. Every worker, and every `seed`, has a world of its own."""
 
-    def __init__(self, mix: dict[str, float], seed: int, scale: int = 1) -> None:
+    def __init__(self, mix: dict[str, float], seed: int, scale: float = 1.0) -> None:
         self._mix, self._seed, self._scale = mix, seed, scale
 
     def __iter__(self) -> Iterator[Batch]:
@@ -89,7 +89,7 @@ class Batches(IterableDataset):
         shares = np.array([self._mix[kind] for kind in kinds])
         while True:
             kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
-            number = SIZES[kind] * self._scale
+            number = max(1, round(SIZES[kind] * self._scale))
             if kind == "crowd":
                 frames, labels = world.crowd(number)
                 tensors = {name: torch.from_numpy(value)[:, None] for name, value in labels.items()}

@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0, help="processes that render; 0 renders in this one")
-    parser.add_argument("--scale", type=int, default=1, help="multiply the batch sizes (a GPU likes 8 and more)")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiply the batch sizes; a GPU likes 8 and more")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=int, default=60, help="steps between log lines")
     parser.add_argument("--save", type=float, default=120, help="seconds between saved states")
