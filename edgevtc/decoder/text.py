@@ -24,7 +24,7 @@ Message = dict[str, Any]
 
 
 class GenerationBlock(jinja2.ext.Extension):
-    """``{% generation %}…{% endgeneration %}`` as transformers' templates mark what an assistant said; printed as it is."""
+    """``{% generation %}…{% endgeneration %}``, as transformers' templates mark an assistant turn; printed as it is."""
 
     tags = {"generation"}  # noqa: RUF012 - the attribute is jinja2's
 

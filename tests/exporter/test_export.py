@@ -1,0 +1,195 @@
+"""Export as a whole: the bundle answers as transformers does, and what cannot be exported is said before any work."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlavaOnevisionForConditionalGeneration
+
+from edgevtc import Runner
+from edgevtc.bundle import embedded_path
+from edgevtc.catalogue import model_recipe
+from edgevtc.cli import main
+from edgevtc.errors import ConfigError, ExportError
+from edgevtc.exporter.export import ExportOptions, export_bundle
+from edgevtc.exporter.source import find_checkpoint
+from edgevtc.methods import budget_for
+from edgevtc.video import FrameSampler
+
+pytestmark = pytest.mark.export
+
+CHECKPOINT = embedded_path().parent / "checkpoint"
+SOURCES = {"saliency": "siglip_last_mean", "frame_features": "mean"}
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """The embedded checkpoint, exported with an fp32 decoder for comparison."""
+    options = ExportOptions(
+        methods=("none", "uniform"),
+        retention_ratios=(0.1,),
+        num_frames=16,
+        frames_per_call=4,
+        weight_formats=("fp32", "int8"),
+        **SOURCES,
+    )
+    return export_bundle(CHECKPOINT, tmp_path_factory.mktemp("export") / "bundle", options)
+
+
+@pytest.fixture(scope="session")
+def transformer():
+    return LlavaOnevisionForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
+
+
+def transformers_answer(model, runner, frames, question, visual=None, positions=None):
+    """Greedy answer of transformers on the same frames; with `visual`, on those tokens at those positions."""
+    ids = runner.text.encode(
+        runner.template.render([{"role": "user", "content": [{"type": "text", "text": question}]}])
+    )
+    at = ids.index(runner.video_token_id)
+    embed = model.get_input_embeddings()
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float().div(127.5).sub(1)[None]
+    with torch.no_grad():
+        if visual is None:
+            visual = model.model.get_video_features(pixels).pooler_output.reshape(-1, embed.weight.shape[1])[:-1]
+            positions = torch.arange(len(visual))
+        newline = model.model.image_newline[None]
+        span = runner.bundle.manifest.tokens_total if runner.method.positions == "original" else len(visual)
+        rows = torch.cat([embed(torch.tensor(ids[:at])), visual, newline, embed(torch.tensor(ids[at + 1 :]))])[None]
+        tail = torch.arange(at + span, at + span + 1 + len(ids) - at - 1)
+        place = torch.cat([torch.arange(at), at + positions, tail])[None]
+        words, logits = [], None
+        for _ in range(4):
+            output = model.model.language_model(
+                inputs_embeds=rows, position_ids=place, attention_mask=torch.ones(1, rows.shape[1], dtype=torch.long)
+            )
+            scores = model.lm_head(output.last_hidden_state[0, -1])
+            logits = scores if logits is None else logits
+            if (token := int(scores.argmax())) in runner.stop_ids:
+                break
+            words.append(token)
+            rows = torch.cat([rows, embed(torch.tensor([[token]]))], 1)
+            place = torch.cat([place, place[:, -1:] + 1], 1)
+    return "".join(runner.text.stream(iter(words))), logits.numpy()
+
+
+@pytest.mark.parametrize("method", ["none", "uniform"])
+def test_answers_and_logits_equal_those_of_transformers(bundle, transformer, samples, sample_questions, method):
+    runner = Runner(bundle.path, method=method)
+    for entry in sample_questions[:2]:
+        vision = bundle.manifest.vision
+        size = (vision.image_height, vision.image_width)
+        frames = np.stack([f.image for f in FrameSampler(samples / entry["file"], 16, size, resample=vision.resample)])
+        video = runner.open(samples / entry["file"])
+        given = {}
+        if method != "none":
+            positions = torch.from_numpy(video.visual.positions.astype(np.int64))
+            given = {"visual": torch.from_numpy(video.visual.tokens), "positions": positions}
+        for item in entry["questions"][:3]:
+            seen = []
+            prefill = runner.generator.prefill
+            runner.generator.prefill = lambda rows, most, run=prefill, seen=seen: (
+                seen.append(run(rows, most)) or seen[-1]
+            )
+            answer = video.ask(item["question"]).answer
+            runner.generator.prefill = prefill
+            expected, logits = transformers_answer(transformer, runner, frames, item["question"], **given)
+            assert answer == expected
+            assert np.abs(seen[0][0] - logits).max() <= 1e-4 * np.abs(logits).max()
+
+
+def test_int8_answers_like_fp32(bundle, samples, sample_questions):
+    runners = [Runner(bundle.path, weight_format=form) for form in ("fp32", "int8")]
+    for entry in sample_questions[:3]:
+        videos = [runner.open(samples / entry["file"]) for runner in runners]
+        for item in entry["questions"]:
+            assert len({video.ask(item["question"]).answer for video in videos}) == 1
+
+
+def test_the_fused_graph_is_the_encoder_and_the_compressor(bundle, samples):
+    runner = Runner(bundle.path, method="uniform")
+    vision = bundle.manifest.vision
+    size = (vision.image_height, vision.image_width)
+    frames = np.stack([f.image for f in FrameSampler(samples / "yard.mp4", 16, size, resample=vision.resample)])
+    visual = runner.open(samples / "yard.mp4").visual
+    session = runner.backend.load(bundle.path, bundle.file(runner.method.fused))
+    session.bind("frames", runner.backend.tensor(frames))
+    session.run()
+    assert np.array_equal(session.output("positions").numpy(), visual.positions)
+    assert np.abs(session.output("tokens").numpy() - visual.tokens).max() < 1e-4
+
+
+def test_weights_are_stored_once(bundle):
+    names = [name for name in bundle.manifest.files if name.startswith("weights/")]
+    hashes = [bundle.manifest.files[name].sha256 for name in names]
+    assert len(hashes) == len(set(hashes))
+    # The fused graphs add nothing to the encoder's weights: fp32 vision once, fp32 and int8 decoder.
+    parameters = sum(p.numel() for p in LlavaOnevisionForConditionalGeneration.from_pretrained(CHECKPOINT).parameters())
+    assert sum(bundle.manifest.files[name].size for name in names) < 4 * parameters * 1.35
+
+
+def test_positions_are_written_and_obeyed(tmp_path, samples, transformer, bundle):
+    options = ExportOptions(
+        methods=("uniform",),
+        retention_ratios=(0.1,),
+        num_frames=16,
+        positions="contiguous",
+        fused=False,
+        weight_formats=("fp32",),
+        **SOURCES,
+    )
+    other = Runner(export_bundle(CHECKPOINT, tmp_path / "out", options).path)
+    assert other.method.positions == "contiguous" and other.method.fused == ""
+    video = other.open(samples / "yard.mp4")
+    assert video.span.offsets.tolist() == list(range(59)) and video.span.length == 59
+    original = Runner(bundle.path, method="uniform").open(samples / "yard.mp4")
+    assert np.array_equal(original.visual.positions, video.visual.positions)
+    assert original.span.offsets.tolist() == [*video.visual.positions.tolist(), 576] and original.span.length == 577
+
+
+def test_the_shipped_bundle_follows_its_recipe():
+    recipe, manifest = model_recipe("embedded"), Runner().bundle.manifest
+    ratios = {name: (1.0,) if name == "none" else recipe.retention_ratios for name in recipe.methods}
+    expected = [
+        (name, budget_for(r, recipe.num_frames, manifest.vision.tokens_per_frame))
+        for name in recipe.methods
+        for r in ratios[name]
+    ]
+    assert [(entry.name, entry.budget) for entry in manifest.methods] == expected
+    assert manifest.vision.num_frames == recipe.num_frames and tuple(manifest.decoder.graphs) == recipe.weight_formats
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"methods": ("infomerg",)}, ConfigError, "unknown method 'infomerg': one of: none"),
+        ({"retention_ratios": (0.0,)}, ConfigError, "retention ratio 0.0"),
+        ({"weight_formats": ("int2",)}, ConfigError, "'int2' is not valid: one of: fp32"),
+        ({"positions": "odd"}, ConfigError, "one of: original, contiguous"),
+        ({"parameters": {"holitom": {"tau": 1}}}, ConfigError, "holitom, which is not exported"),
+        ({"parameters": {"uniform": {"tau": 1}}}, ConfigError, "no parameter 'tau'"),
+        ({"methods": ()}, ConfigError, "at least one method"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_first(tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        export_bundle(CHECKPOINT, tmp_path / "out", ExportOptions(**options))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"config\.json"):
+        find_checkpoint(str(tmp_path))
+    with pytest.raises(ConfigError, match="one of: embedded"):
+        find_checkpoint("llava-two-vision")
+
+
+def test_the_command_exports_and_reports(tmp_path, capsys):
+    arguments = ["export", "embedded", "-o", str(tmp_path / "out"), "--method", "uniform", "--retention-ratio", "0.05"]
+    assert main([*arguments, "--no-fused", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["methods"] == [{"name": "uniform", "budget": 29, "retention_ratio": 0.05}]
+    assert report["size_bytes"] > 1e6
+    assert main(arguments) == 1
+    assert "--overwrite" in capsys.readouterr().err
