@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from edgevtc.compressors.blocks.ranking import histogram
 from edgevtc.errors import ConfigError
 from edgevtc.methods import MethodSpec
 
@@ -51,8 +52,7 @@ class Plan:
 
     def counts(self) -> Tensor:
         """[B] int32 number of inputs folded into each slot; their sum is T·N minus the dropped ones."""
-        slots = torch.arange(self.positions.shape[0], dtype=torch.int32, device=self.positions.device)
-        return (self.assignment.reshape(1, -1) == slots[:, None]).sum(1, dtype=torch.int32)
+        return histogram(self.assignment.reshape(-1), self.positions.shape[0])
 
 
 class Compressor(nn.Module, ABC):
@@ -120,5 +120,5 @@ def sanitize(name: str, value: Tensor) -> Tensor:
     if name == "saliency":
         value = value.float()
         return torch.where(torch.isnan(value), -LARGEST_TOKEN_VALUE, value)
-    # A NaN fails the comparison, so one test covers all three.
-    return torch.where(value.abs() <= LARGEST_TOKEN_VALUE, value, 0.0)
+    # A NaN fails both comparisons, which write a byte a value where |x| would write a copy.
+    return torch.where((value <= LARGEST_TOKEN_VALUE) & (value >= -LARGEST_TOKEN_VALUE), value, 0.0)

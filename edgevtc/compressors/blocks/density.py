@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edgevtc.compressors.blocks.ranking import one_hot, precedes
+from edgevtc.compressors.blocks.ranking import precedes
 
 __all__ = ["FAR", "assign_to_centres", "density_peaks", "squared_distances"]
 
@@ -15,11 +15,11 @@ FAR = 1e9
 
 def squared_distances(x: Tensor) -> Tensor:
     """[..., N, N] float32 squared Euclidean distances of x [..., N, D], divided by D; exactly 0 on the diagonal."""
-    products = (x @ x.transpose(-1, -2)).to(torch.float32)
-    identity = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device)
-    norms = torch.where(identity, products, torch.zeros_like(products)).sum(-1)
-    distance2 = (norms[..., :, None] + norms[..., None, :] - 2 * products).clamp_min(0) / x.shape[-1]
-    return torch.where(identity, torch.zeros_like(distance2), distance2)
+    size, dim = x.shape[-2:]
+    # Scaled so that a row's own product is −2·norm: it cancels against the norms without a remainder.
+    products = ((x * (-2.0 / dim)) @ x.transpose(-1, -2)).to(torch.float32)
+    norms = products.flatten(-2)[..., :: size + 1] * -0.5
+    return (products + norms[..., :, None] + norms[..., None, :]).clamp_min(0)
 
 
 def density_peaks(
@@ -40,28 +40,26 @@ def density_peaks(
     Returns:
         density [..., N], 0 where not valid; score [..., N], −1 where not valid.
     """
-    size = distance2.shape[-1]
-    pairs = valid[..., :, None] & valid[..., None, :]
-    distance2 = torch.where(pairs, distance2, torch.full_like(distance2, FAR))
-    k = min(neighbours, size)
-    near = torch.topk(distance2, k, dim=-1, largest=False).values
+    # Only columns are masked; what stands in the rows of invalid tokens is masked at the end.
+    other = valid[..., None, :]
+    near_first = torch.where(other, distance2, FAR)
+    k = min(neighbours, distance2.shape[-1])
+    near = torch.topk(near_first, k, dim=-1, largest=False).values
     if clusters is None:
         mean = near.sum(-1) / k
     else:
         used = clusters.to(torch.float32).clamp(1, k)[..., None, None]
         order = torch.arange(k, dtype=torch.float32, device=near.device)
-        mean = torch.where(order < used, near, torch.zeros_like(near)).sum(-1) / used[..., 0]
-    zero = torch.zeros_like(mean)
-    density = torch.where(valid, torch.exp(-mean), zero)
+        mean = torch.where(order < used, near, 0.0).sum(-1) / used[..., 0]
+    density = torch.where(valid, torch.exp(-mean), 0.0)
 
-    denser = precedes(density) & pairs
-    to_denser = torch.where(denser, distance2, torch.full_like(distance2, FAR)).amin(-1)
-    farthest = torch.where(pairs, distance2, torch.zeros_like(distance2)).amax((-2, -1))[..., None]
+    to_denser = torch.where(precedes(density), near_first, FAR).amin(-1)
+    farthest = torch.where(valid, torch.where(other, distance2, 0.0).amax(-1), 0.0).amax(-1, keepdim=True)
     score = density * torch.minimum(to_denser, farthest).sqrt()
-    return density, torch.where(valid, score, zero - 1)
+    return density, torch.where(valid, score, -1.0)
 
 
-def assign_to_centres(distance2: Tensor, centres: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+def assign_to_centres(distance2: Tensor, centres: Tensor, members: Tensor) -> Tensor:
     """Send each member to its nearest centre; equal distances to the lower index.
 
     Args:
@@ -70,17 +68,13 @@ def assign_to_centres(distance2: Tensor, centres: Tensor, members: Tensor) -> tu
         members: [..., N] bool; centres among them go to themselves.
 
     Returns:
-        index [..., N] int32 of the centre, −1 for a token that is no member or where there is no centre;
-        one-hot [..., N, N] float32 of it, rows are members, columns centres.
+        [..., N] int32 index of the centre, −1 for a token that is no member or where there is no centre.
     """
     size = distance2.shape[-1]
-    arange = torch.arange(size, dtype=torch.float32, device=distance2.device)
-    own = torch.eye(size, dtype=torch.bool, device=distance2.device)
-    reach = torch.where(centres[..., None, :], distance2, torch.full_like(distance2, FAR))
-    reach = torch.where(own & centres[..., None, :], torch.full_like(distance2, -1.0), reach)
-    nearest = reach <= reach.amin(-1, keepdim=True)
+    reach = torch.where(centres[..., None, :], distance2, FAR)
     # Reversed numbers make a plain maximum prefer the lower index, where ArgMin leaves ties open.
-    index = size - torch.where(nearest, size - arange, torch.zeros_like(reach)).amax(-1)
-    some = members & centres.any(-1, keepdim=True)
-    index = torch.where(some, index, torch.full_like(index, -1.0)).to(torch.int32)
-    return index, one_hot(index, size)
+    reversed_index = torch.arange(size, 0, -1, dtype=torch.float32, device=distance2.device)
+    index = size - torch.where(reach <= reach.amin(-1, keepdim=True), reversed_index, 0.0).amax(-1)
+    own = torch.arange(size, dtype=torch.float32, device=distance2.device)
+    index = torch.where(centres, own, index)
+    return torch.where(members & centres.any(-1, keepdim=True), index, -1.0).to(torch.int32)

@@ -23,6 +23,7 @@ __all__ = [
     "precedes",
     "prefix_count",
     "stable_rank",
+    "top_mask",
 ]
 
 #: Largest k a TensorRT TopK layer takes.
@@ -107,6 +108,14 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
     return threshold
 
 
+def top_mask(priority: Tensor, budget: int) -> Tensor:
+    """[M] bool: the `budget` largest priorities [M] (finite), equal ones by lower index; always exactly that many."""
+    threshold = kth_largest(priority, budget)
+    above, tied = priority > threshold, priority == threshold
+    still_free = budget - above.sum(dtype=torch.float32)
+    return above | (tied & (prefix_count(tied) <= still_free))
+
+
 def compact_by_priority(priority: Tensor, budget: int) -> Tensor:
     """Ascending indices of the `budget` largest priorities; equal ones by lower index.
 
@@ -117,10 +126,7 @@ def compact_by_priority(priority: Tensor, budget: int) -> Tensor:
     Returns:
         [B] int32, always exactly B of them.
     """
-    threshold = kth_largest(priority, budget)
-    above, tied = priority > threshold, priority == threshold
-    still_free = budget - above.sum(dtype=torch.float32)
-    return compact(above | (tied & (prefix_count(tied) <= still_free)), budget)
+    return compact(top_mask(priority, budget), budget)
 
 
 def histogram(index: Tensor, size: int) -> Tensor:

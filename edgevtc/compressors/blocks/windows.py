@@ -6,8 +6,11 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["best_windows", "window_gains"]
+from edgevtc.compressors.blocks.segments import Segments
+
+__all__ = ["best_windows", "static_positions", "still_positions", "window_gains"]
 
 
 def window_gains(still: Tensor) -> Tensor:
@@ -42,19 +45,20 @@ def best_windows(gains: Tensor, max_window: int | None = None) -> tuple[Tensor, 
     frames = gains.shape[0]
     frame = torch.arange(frames, dtype=torch.float32, device=gains.device)
     span = frame[None, :] - frame[:, None]
-    allowed = (span >= 0) & (span < (max_window or frames))
-    gains = torch.where(allowed, gains, torch.full_like(gains, -1.0))
-
-    # best[s] is the largest sum over the frames before s, for every s reached so far; −inf would make NaN.
+    # Below every sum, yet no −inf, which would make NaN of a difference.
     unreached = -float(2**24)
-    best = torch.where(frame == 0, torch.zeros_like(frame), torch.full_like(frame, unreached))
-    choices, total = [], best[0]
-    for end in range(frames):
-        sums = torch.where(allowed[:, end], best + gains[:, end], torch.full_like(best, unreached))
-        total = sums.max()
-        choices.append(torch.where(sums == total, frame, torch.full_like(frame, -1.0)).max())
-        best = torch.where(frame == end + 1, total, best)
-    choice = torch.stack(choices)
+    gains = torch.where((span >= 0) & (span < (max_window or frames)), gains, unreached)
+
+    # Between windows lie T+1 boundaries. Longest paths over them by doubling the number of windows in a path:
+    # ⌈log₂ T⌉ steps, all boundaries at once. The sums are whole numbers and exact.
+    path = functional.pad(gains, (1, 0, 0, 1), value=unreached)
+    for _ in range(math.ceil(math.log2(frames))):
+        path = torch.maximum(path, (path[:, :, None] + path[None, :, :]).amax(1))
+    best = torch.where(frame == 0, 0.0, path[0, :-1])
+
+    sums = best[:, None] + gains
+    total = sums.amax(0)
+    choice = torch.where(sums == total, frame[:, None], -1.0).amax(0)
 
     # Backtracking: from the last frame, follow "window end → end of the window before" by doubling the step.
     step = (frame[None, :] == choice[:, None] - 1).to(torch.float32)
@@ -63,4 +67,36 @@ def best_windows(gains: Tensor, max_window: int | None = None) -> tuple[Tensor, 
         is_end = is_end + is_end @ step
         step = step @ step
     begins = (choice[:, None] == frame[None, :]).to(torch.float32)
-    return (is_end @ begins).reshape(-1), total
+    return (is_end @ begins).reshape(-1), total[-1]
+
+
+def still_positions(x: Tensor, threshold: float) -> Tensor:
+    """Where a token looks as it did in the frame before: cosine > threshold, in float32.
+
+    Args:
+        x: [T, N, D] float32 tokens.
+        threshold: τ. A token of length below 1e-6 has cosine 0 with all.
+
+    Returns:
+        [T, N] bool; the first frame has no frame before and is false.
+    """
+    frames, size = x.shape[:2]
+    first = torch.zeros(1, size, dtype=torch.bool, device=x.device)
+    if frames == 1:
+        return first
+    # All T² products of a position cost less than the passes over x that T−1 shifted ones would take.
+    products = (x.transpose(0, 1) @ x.permute(1, 2, 0)).reshape(size, frames * frames)
+    lengths = products[:, :: frames + 1].sqrt().clamp_min(1e-6)
+    cosine = products[:, frames :: frames + 1] / (lengths[:, 1:] * lengths[:, :-1])
+    return torch.cat([first, (cosine > threshold).T])
+
+
+def static_positions(still: Tensor, segments: Segments) -> Tensor:
+    """[T, N] bool positions that stay still through their frame's whole window; none in a window of one frame.
+
+    Args:
+        still: [T, N] bool as from :func:`still_positions`.
+        segments: The windows.
+    """
+    moves = (~still).to(torch.float32) * (1 - segments.start)[:, None]
+    return (segments.segment_sum(moves) == 0) & (segments.length > 1)[:, None]
