@@ -25,6 +25,22 @@ from edgevtc.eval.world_words import BOS, EOS, IMAGE, PAD, UNKNOWN, VIDEO, VOCAB
 #: Visual tokens of a frame, after 2×2 pooling of 12×12 patches.
 TOKENS = GRID * GRID
 HIDDEN, VISION_HIDDEN = 192, 128
+#: Every question stands alone: the model was trained on one question a prompt, so earlier turns are left out.
+CHAT_TEMPLATE = """\
+{%- set turn = messages | selectattr("role", "equalto", "user") | list | last -%}
+<bos> <video> <q>
+{%- if turn.content is string %} {{ turn.content }}
+{%- else %}{% for part in turn.content if part.type == "text" %} {{ part.text }}{% endfor %}
+{%- endif %} <a>"""
+PREPROCESSING = {
+    "size": {"height": SIDE, "width": SIDE},
+    "resample": 3,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
 
 
 def build(seed: int = 0) -> LlavaOnevisionForConditionalGeneration:
@@ -132,9 +148,11 @@ def save_folder(model: nn.Module, heads: nn.Module, folder: Path, about: dict[st
     shutil.rmtree(part, ignore_errors=True)
     half = build()
     half.load_state_dict(model.state_dict())
-    half.generation_config.update(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD)
+    half.generation_config.update(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, max_new_tokens=4)
     half.half().save_pretrained(part)
     tokenizer().save_pretrained(part)
+    (part / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    (part / "preprocessor_config.json").write_text(json.dumps(PREPROCESSING, indent=1) + "\n")
     save_file(
         {name: value.detach().cpu().half().contiguous() for name, value in heads.state_dict().items()},
         part / "heads.safetensors",
