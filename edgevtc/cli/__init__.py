@@ -36,15 +36,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"edgevtc {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     instances: dict[str, Command] = {}
+    subparsers: dict[str, Parser] = {}
     for name, (module, attribute) in COMMANDS.items():
         command: Command = getattr(import_module(f"edgevtc.cli.{module}"), attribute)()
         text = getdoc(command) or ""
         sub = commands.add_parser(name, help=text.partition("\n")[0].rstrip(".").lower(), description=text)
         command.add_arguments(sub)
-        instances[name] = command
-    args = parser.parse_args(argv)
+        instances[name], subparsers[name] = command, sub
+    args, rest = parser.parse_known_args(argv)
+    command = instances[args.command]
+    # argparse gives up on a list of words that options stand in the middle of: `ask VIDEO --method NAME QUESTION`.
+    if rest and (command.words is None or any(word.startswith("-") for word in rest)):
+        subparsers[args.command].error(f"unrecognized arguments: {' '.join(rest)}")
+    if command.words is not None:
+        getattr(args, command.words).extend(rest)
     try:
-        return instances[args.command].run(args)
+        return command.run(args)
     except EdgeVTCError as error:
         print(f"edgevtc: error: {error}", file=sys.stderr)
         return 1

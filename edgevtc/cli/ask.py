@@ -25,6 +25,7 @@ class Ask(Command):
     """
 
     name = "ask"
+    words = "questions"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the command's arguments."""

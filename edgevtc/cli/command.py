@@ -28,9 +28,15 @@ class Parser(argparse.ArgumentParser):
 
 
 class Command(ABC):
-    """One command. The class's docstring is its help: the first line in the overview, all of it on its own page."""
+    """One command. The class's docstring is its help: the first line in the overview, all of it on its own page.
+
+    Attributes:
+        name: As typed.
+        words: Argument that takes any number of words, which may have options between them; None where none does.
+    """
 
     name: str
+    words: str | None = None
 
     @abstractmethod
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
