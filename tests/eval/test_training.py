@@ -1,0 +1,140 @@
+"""Training: the packed pass is transformers' own, runs go on where they were, checkpoints load anywhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
+
+from edgevtc.eval.world import World
+from edgevtc.eval.world_words import ANSWER, BOS, QUESTION, VIDEO, encode
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "train"))
+
+import batches
+import network
+import packing
+import reduction
+import run
+import stages
+
+pytestmark = pytest.mark.export
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model() -> LlavaOnevisionForConditionalGeneration:
+    return network.build(seed=1).eval()
+
+
+@torch.no_grad()
+def test_packed_questions_get_the_logits_of_transformers(model: LlavaOnevisionForConditionalGeneration):
+    sample = World("dev", 2, textures=2).sample("clip", 5)
+    frames = torch.from_numpy(sample.frames[None])
+    tokens, pooled, attention = packing.see(model, frames, train_tower=False)
+    questions, answers = batches.encode_questions([sample.questions])
+    logits, _ = packing.answer_logits(model, tokens, questions, answers)
+    pixels = network.pixels(frames)
+    for k, question in enumerate(sample.questions):
+        said = encode(question.answer)
+        prompt = [BOS, *[VIDEO] * (tokens.shape[1] + 1), QUESTION, *encode(question.text), ANSWER]
+        ids = torch.tensor([[*prompt, *said]])
+        theirs = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values_videos=pixels).logits[0]
+        torch.testing.assert_close(
+            logits[0, k, : len(said) + 1], theirs[len(prompt) - 1 : len(prompt) + len(said)], atol=1e-4, rtol=1e-4
+        )
+    tower = model.model.vision_tower(pixels.flatten(0, 1))
+    torch.testing.assert_close(pooled[0], tower.pooler_output, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(attention.sum(-1), torch.ones(1, 4), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_dropping_nothing_changes_nothing(model: LlavaOnevisionForConditionalGeneration):
+    sample = World("dev", 4, textures=2).sample("clip", 4)
+    tokens, _, _ = packing.see(model, torch.from_numpy(sample.frames[None]), train_tower=False)
+    questions, answers = batches.encode_questions([sample.questions])
+    plain, _ = packing.answer_logits(model, tokens, questions, answers)
+    total = tokens.shape[1]
+    for kept, slots, valid in (reduction.random_drop(tokens, total), reduction.temporal_merge(tokens, total)):
+        again, _ = packing.answer_logits(model, kept, questions, answers, slots, valid, newline=total)
+        torch.testing.assert_close(again, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_merging_averages_runs_and_keeps_their_first_slot():
+    tokens = torch.randn(1, 3 * network.TOKENS, 8)
+    frames = tokens.view(1, 3, network.TOKENS, 8)
+    frames[:, 1:] = frames[:, :1]
+    frames[0, 2, 7] *= -1
+    merged, slots, valid = reduction.temporal_merge(tokens, threshold=0.9)
+    assert valid.all()
+    assert slots[0].tolist() == [*range(network.TOKENS), 2 * network.TOKENS + 7]
+    torch.testing.assert_close(merged[0, : network.TOKENS], frames[0, 0])
+    torch.testing.assert_close(merged[0, -1], frames[0, 2, 7])
+
+
+def test_a_run_goes_on_from_its_state_and_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batches, "SIZES", {"crowd": 2, "image": 2, "clip": 1, "video": 1})
+    stage = stages.Stage("test", {"clip": 1.0}, 1e-3, 0.1, 1.0, compress=1.0)
+    first = run.Trainer(stage, tmp_path / "one", 1.0, torch.device("cpu"), None)
+    rng = np.random.default_rng(0)
+    stream = iter(batches.Batches({"clip": 0.5, "image": 0.5}, seed=1))
+    for _ in range(2):
+        assert first.learn(next(stream), rng, 1.0)["loss"] > 0
+    first.seconds = 12.0
+    first.save()
+    folder = first.save_folder()
+    again = run.Trainer(stage, tmp_path / "one", 1.0, torch.device("cpu"), folder)
+    assert (again.step, again.seconds, again.seen) == (2, 12.0, first.seen)
+    for name, value in first.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], value, atol=0, rtol=0)
+    moments = [state["exp_avg"].abs().sum().item() for state in again.optimizer.state.values()]
+    assert sum(moments) > 0
+    elsewhere = run.Trainer(stage, tmp_path / "two", 1.0, torch.device("cpu"), folder)
+    assert elsewhere.step == 0
+    for name, value in first.model.state_dict().items():
+        torch.testing.assert_close(elsewhere.model.state_dict()[name], value, atol=2e-3, rtol=2e-3)
+    events = [json.loads(line).get("event") for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
+    assert events == ["init"]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_checkpoint_folder_is_small_and_reads_questions_as_people_write_them(
+    model: LlavaOnevisionForConditionalGeneration, tmp_path: Path
+):
+    network.save_folder(model, run.Heads(), tmp_path / "model", {"step": 1})
+    assert sum(file.stat().st_size for file in (tmp_path / "model").iterdir()) < 8e6
+    loaded = LlavaOnevisionForConditionalGeneration.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    head = loaded.model.vision_tower.head.probe
+    torch.testing.assert_close(head, model.model.vision_tower.head.probe, atol=1e-3, rtol=1e-3)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert tokenizer("<q> What COLOUR is the circle? <a>").input_ids == [
+        QUESTION,
+        *encode("what color is the circle"),
+        ANSWER,
+    ]
+
+
+def test_growing_the_vocabulary_keeps_the_words_that_were_there(
+    model: LlavaOnevisionForConditionalGeneration, tmp_path: Path
+):
+    small = network.build(seed=2)
+    small.resize_token_embeddings(75)
+    small.save_pretrained(tmp_path / "small")
+    grown = network.build(seed=3)
+    before = grown.get_input_embeddings().weight[73:].clone()
+    assert network.warm_start(grown, tmp_path / "small") == []
+    torch.testing.assert_close(grown.get_input_embeddings().weight[:73], small.get_input_embeddings().weight[:73])
+    torch.testing.assert_close(grown.get_input_embeddings().weight[73:], before)
