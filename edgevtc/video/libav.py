@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from edgevtc.errors import VideoError
+from edgevtc.video.boxes import check_sample_counts
 from edgevtc.video.pictures import MAX_PIXELS, check_pixels
 
-__all__ = ["VideoFile", "rotation_of", "timestamp_of", "to_rgb"]
+__all__ = ["Orientation", "VideoFile", "orientation_of", "timestamp_of", "to_rgb"]
 
 #: Demuxers that read one file and nothing else. Playlists (hls, concat, dash, sdp) would open whatever they name.
 DEMUXERS = (
@@ -25,24 +27,26 @@ DEMUXERS = (
 #: Above this, frame threading would hold too many decoded pictures at once.
 LARGE_PICTURE = 4096 * 2304
 MAX_THREADS = 8
-#: A stalled read (a network mount) fails after so many seconds.
-READ_TIMEOUT_S = 30.0
+#: Containers in which timestamps are made up after a seek: few packets of an MPEG program stream carry one.
+UNSEEKABLE = frozenset({"mpeg"})
+#: Finding the next packet takes longer only in a damaged file or on a network mount that hangs.
+READ_TIMEOUT_S = 15.0
 #: Damaged packets in a row after which the rest of the file is given up.
-MAX_DAMAGED_PACKETS = 1000
+MAX_DAMAGED_IN_A_ROW = 1000
 ATTACHED_PICTURE = 0x0400
 #: Decoders that are not named as their codec is.
 CODEC_OF_DECODER = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
 
 
 class VideoFile:
-    """The first video stream of a file.
+    """The main video stream of a file.
 
     Args:
         path: A file.
 
     Attributes:
         tick: Seconds a unit of timestamps.
-        damaged: Packets that could not be decoded so far.
+        damaged: Packets that could not be read or decoded so far.
 
     Raises:
         VideoError: The file is missing, empty, not a video, or holds no video stream that can be decoded.
@@ -54,37 +58,42 @@ class VideoFile:
         if not path.is_file():
             what = "is not a file" if path.exists() else "does not exist"
             raise VideoError(f"{path} {what}: give a video file, a picture, or a folder of pictures")
-        if path.stat().st_size == 0:
-            raise VideoError(f"{path.name} is empty")
-        self._container = self._open_container()
         try:
-            self.stream = self._choose_stream()
-        except BaseException:
-            self.close()
-            raise
-        self.tick = Fraction(self.stream.time_base or 1)
+            if path.stat().st_size == 0:
+                raise VideoError(f"{path.name} is empty")
+            check_sample_counts(path)
+        except OSError as error:
+            raise VideoError(f"{path} cannot be read: {(error.strerror or 'input/output error').lower()}") from None
+        self._open()
 
-    def _open_container(self) -> av.container.InputContainer:
-        options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+    def _open(self) -> None:
+        options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
         try:
             # The absolute path, so that a file named "concat:a" is a name and no protocol.
-            return av.open(
+            self._container = av.open(
                 os.path.abspath(self.path),
-                options=options,
+                # Not `options`: before PyAV 17 those overrun memory in containers without a header, such as MPEG-PS.
+                container_options=options,
                 metadata_errors="replace",
                 timeout=(READ_TIMEOUT_S, READ_TIMEOUT_S),
             )
         except (av.FFmpegError, ValueError) as error:
-            raise VideoError(f"{self.path.name} cannot be read as a video ({reason_of(error)})") from None
+            raise VideoError(
+                f"{self.path.name} cannot be read as a video ({reason_of(error)}): is it a whole video file?"
+            ) from None
+        try:
+            self.stream = self._choose_stream()
+            self.tick = Fraction(self.stream.time_base or 1)
+        except BaseException:
+            self.close()
+            raise
 
     def _choose_stream(self) -> av.VideoStream:
-        # Cover art is a video stream to libav. (PyAV 14.0 has no dispositions.)
-        videos = self._container.streams.video
-        streams = [s for s in videos if not int(getattr(s, "disposition", 0)) & ATTACHED_PICTURE]
-        if not streams:
-            what = "only sound" if self._container.streams.audio else "no video"
+        stream: Any = self._container.streams.best("video")
+        # Cover art is a video stream to libav. (PyAV 14.0 has no dispositions, and takes it for one frame of video.)
+        if stream is None or int(getattr(stream, "disposition", 0)) & ATTACHED_PICTURE:
+            what = "only sound" if self.has_audio else "no video"
             raise VideoError(f"{self.path.name} holds {what}: a video stream is needed")
-        stream = streams[0]
         context = stream.codec_context
         if context is None:
             raise VideoError(f"{self.path.name}: libav, as built into PyAV, has no decoder for its video")
@@ -95,10 +104,17 @@ class VideoFile:
             context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
         return stream
 
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    # --- what the header says ---
+
     @property
     def codec(self) -> str:
         """Name of the codec."""
-        return CODEC_OF_DECODER.get(self.stream.codec_context.name, self.stream.codec_context.name)
+        decoder = self.stream.codec_context.name
+        return CODEC_OF_DECODER.get(decoder, decoder)
 
     @property
     def container(self) -> str:
@@ -111,8 +127,11 @@ class VideoFile:
         return bool(self._container.streams.audio)
 
     @property
-    def header_end(self) -> int | None:
-        """Where the header says that the video ends, in ticks; None where it does not say."""
+    def end(self) -> int | None:
+        """Where the video is said to end, in ticks; None where nothing is said."""
+        if self.container == "avi" and self.stream.frames and self.rate:
+            # Of a cut AVI, libav shortens the duration to what is left.
+            return int(self.stream.frames / self.rate / self.tick)
         if self.stream.duration:
             return (self.stream.start_time or 0) + self.stream.duration
         if self._container.duration:
@@ -120,24 +139,24 @@ class VideoFile:
         return None
 
     @property
-    def header_rate(self) -> Fraction | None:
-        """Frames a second by the header."""
-        rate = self.stream.average_rate or self.stream.guessed_rate
-        return Fraction(rate) if rate else None
+    def rate(self) -> Fraction | None:
+        """Mean frames a second, as said; None where nothing is said."""
+        rates = (self.stream.average_rate, self.stream.guessed_rate)
+        # To a stream without a container libav ascribes a mean rate of 25; the codec's own is in the guess.
+        rate = next((rate for rate in (rates if self._container.duration else reversed(rates)) if rate), None)
+        return Fraction(rate) if rate and rate > 0 else None
 
-    def close(self) -> None:
-        """Close the file."""
-        self._container.close()
+    # --- what the stream holds ---
 
     def rewind(self) -> None:
-        """Go to the very beginning, which no seek reaches in every container."""
-        damaged = self.damaged
+        """Go to the very beginning, which a seek does not reach in every container."""
         self.close()
-        self.__init__(self.path)  # type: ignore[misc]
-        self.damaged = damaged
+        self._open()
 
     def seek(self, ticks: int) -> bool:
-        """Go to the last keyframe at or before a timestamp, as far as the container knows; False if it cannot."""
+        """Go to the last keyframe at or before a timestamp, as far as the container knows; False if that cannot be."""
+        if self.container in UNSEEKABLE:
+            return False
         try:
             self._container.seek(ticks, stream=self.stream)
         except (av.FFmpegError, OverflowError):
@@ -145,18 +164,23 @@ class VideoFile:
         return True
 
     def packets(self, every_stream: bool = False) -> Iterator[av.Packet]:
-        """Packets from here on; a read error is the end."""
+        """Whole packets from here on. Damaged ones are left out and counted; where reading fails is the end."""
         try:
-            yield from self._container.demux() if every_stream else self._container.demux(self.stream)
+            for packet in self._container.demux() if every_stream else self._container.demux(self.stream):
+                # To a decoder, an empty packet is the end of the stream; some containers store them for "no change".
+                if packet.size and not packet.is_corrupt:
+                    yield packet
+                elif packet.is_corrupt and packet.stream_index == self.stream.index:
+                    self.damaged += 1
         except av.FFmpegError:
             self.damaged += 1
 
     def frames(self, from_keyframe: bool) -> Iterator[av.VideoFrame]:
-        """Decoded frames from here on, in the order of display; damaged packets are left out and counted.
+        """Decoded frames from here on, in the order of display. Damaged packets are left out and counted.
 
         Args:
-            from_keyframe: Begin at the next keyframe and leave out frames that are shown before it: these need
-                pictures that were not decoded.
+            from_keyframe: Begin at the next keyframe, and leave out frames that are shown before it: they refer to
+                pictures that have not been decoded.
         """
         earliest: int | None = None
         started = not from_keyframe
@@ -167,41 +191,67 @@ class VideoFile:
                     continue
                 started, earliest = True, timestamp_of(packet)
             try:
-                decoded = packet.decode()
+                decoded = self.stream.codec_context.decode(packet)
+                damaged_in_a_row = 0
             except av.FFmpegError:
                 self.damaged += 1
                 damaged_in_a_row += 1
-                if damaged_in_a_row > MAX_DAMAGED_PACKETS:
-                    return
+                if damaged_in_a_row > MAX_DAMAGED_IN_A_ROW:
+                    break
                 continue
-            for frame in decoded:
-                damaged_in_a_row = 0
-                when = timestamp_of(frame)
-                if earliest is None or when is None or when >= earliest:
-                    yield frame
+            yield from (frame for frame in decoded if is_due(frame, earliest))
+        try:
+            yield from (frame for frame in self.stream.codec_context.decode(None) if is_due(frame, earliest))
+        except av.FFmpegError:
+            self.damaged += 1
+
+
+def is_due(frame: av.VideoFrame, earliest: int | None) -> bool:
+    """Whether a frame is shown at or after a timestamp; yes where either has none."""
+    when = timestamp_of(frame)
+    return earliest is None or when is None or when >= earliest
 
 
 def timestamp_of(item: av.Packet | av.VideoFrame) -> int | None:
-    """When a frame is shown, in ticks; where the container stores only decoding times, that."""
-    return int(item.pts) if item.pts is not None else None if item.dts is None else int(item.dts)
+    """When a frame is shown, in ticks; in containers that store only the time of decoding, that."""
+    return item.pts if item.pts is not None else item.dts
 
 
 def reason_of(error: Exception) -> str:
     """libav's own words for an error, without its number and file name."""
+    if getattr(error, "errno", None) == errno.EINVAL:
+        return "not a container of video"
     return str(getattr(error, "strerror", None) or type(error).__name__).rstrip(".").lower()
 
 
-def rotation_of(frame: av.VideoFrame) -> int:
-    """Degrees clockwise that a frame is to be turned by, from its display matrix, to the nearest quarter turn."""
+class Orientation(NamedTuple):
+    """How a stored picture is to be shown: mirrored left to right or not, and then turned."""
+
+    mirrored: bool
+    rotation: int  # degrees clockwise: 0, 90, 180 or 270
+
+
+def orientation_of(frame: av.VideoFrame) -> Orientation:
+    """Read a frame's display matrix, to the nearest quarter turn."""
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return 0
-    # Rows (a, b, u), (c, d, v), (x, y, w) as 16.16 fixed point: (1, 0) is shown at (a, b), with y pointing down.
-    a, b = np.frombuffer(bytes(matrix), np.int32)[:2].astype(float)
-    return round(np.degrees(np.arctan2(b, a)) / 90) % 4 * 90
+        return Orientation(False, 0)
+    # Rows (a, b, u), (c, d, v), (x, y, w) in fixed point: (1, 0) is shown at (a, b) and (0, 1) at (c, d), y downwards.
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(float)
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    return Orientation(mirrored, round(np.degrees(np.arctan2(b, a)) / 90) % 4 * 90)
 
 
-def to_rgb(frame: av.VideoFrame, rotation: int) -> NDArray[np.uint8]:
-    """A frame as [H, W, 3] uint8 RGB, upright."""
-    image = frame.to_ndarray(format="rgb24")
-    return np.rot90(image, -rotation // 90)
+def to_rgb(frame: av.VideoFrame, orientation: Orientation) -> NDArray[np.uint8]:
+    """A frame as [H, W, 3] uint8 RGB, upright.
+
+    Raises:
+        VideoError: libav cannot convert the frame's pixel format.
+    """
+    try:
+        image = frame.to_ndarray(format="rgb24")
+    except (av.FFmpegError, ValueError) as error:
+        raise VideoError(f"pixels in format {frame.format.name} cannot be converted ({reason_of(error)})") from None
+    return np.rot90(image[:, ::-1] if orientation.mirrored else image, -(orientation.rotation // 90))

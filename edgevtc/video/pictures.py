@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,8 +37,14 @@ PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, OverflowError, KeyE
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name is that of a still picture."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
+    """Whether a file is a still picture, by its name or by its first bytes."""
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return True
+    try:
+        with Image.open(path, formats=PICTURE_FORMATS):
+            return True
+    except (*PILLOW_ERRORS, Image.DecompressionBombError):
+        return False
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
@@ -85,13 +92,19 @@ def load_picture(path: Path) -> NDArray[np.uint8]:
         VideoError: The file is not a picture, is damaged, or is too large.
     """
     try:
-        with Image.open(path, formats=PICTURE_FORMATS) as picture:
-            check_pixels(path.name, *picture.size)
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What Pillow would warn of is either an error here or harmless.
+            with Image.open(path, formats=PICTURE_FORMATS) as picture:
+                check_pixels(path.name, *picture.size)
+                upright = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith("I;16"):
+            # Pillow's own conversion clips at 255 instead of scaling.
+            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        return np.array(upright.convert("RGB"))
     except Image.DecompressionBombError:
         raise VideoError(f"{path.name}: the picture is above the limit of {MAX_PIXELS // 2**20} Mi pixels") from None
     except PILLOW_ERRORS as error:
-        raise VideoError(f"{path.name}: cannot be read as a picture: {type(error).__name__}; is it damaged?") from None
+        raise VideoError(f"{path.name} cannot be read as a picture ({type(error).__name__}): is it damaged?") from None
 
 
 class PictureReader:
@@ -107,7 +120,9 @@ class PictureReader:
     def __init__(self, source: Path) -> None:
         self.warnings: list[str] = []
         if source.is_dir():
-            self.paths = sorted((p for p in source.iterdir() if p.is_file() and is_picture(p)), key=natural_key)
+            self.paths = sorted(
+                (p for p in source.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()), key=natural_key
+            )
             if not self.paths:
                 raise VideoError(
                     f"{source}: no picture is in this folder; names end in {choices(sorted(PICTURE_SUFFIXES))}"

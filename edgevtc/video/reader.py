@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevtc.errors import VideoError
-from edgevtc.video.libav import VideoFile, rotation_of, timestamp_of, to_rgb
-from edgevtc.video.pictures import check_pixels
+from edgevtc.video.libav import VideoFile, orientation_of, timestamp_of, to_rgb
+from edgevtc.video.pictures import MAX_PIXELS
 from edgevtc.video.sampling import VideoInfo
 
 __all__ = ["VideoReader"]
@@ -22,18 +23,33 @@ MAX_SCANNED_PACKETS = 5_000_000
 MAX_FRAMES_TO_REACH_ONE = 500_000
 #: Seconds that decoding on may take before a seek is tried.
 SHORTEST_SEEK_S = Fraction(1)
+#: So often is a file read again from its start, because seeking found no keyframe, before it is read straight on.
+MAX_FUTILE_SEEKS = 4
 #: How far the order of display may differ from that of storage (H.264 and H.265 allow 16).
 MAX_REORDERED_FRAMES = 16
+#: Timestamps that span more than a year are damaged ones.
+LONGEST_CLIP_S = 366 * 86400
+#: A header's duration may be rounded; what is missing beyond this is told.
+SHORTEST_CUT_S = Fraction(1, 10)
 #: What a file is played at when it tells no rate at all.
 ASSUMED_RATE = Fraction(25)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What reading packets up to the end of a file tells."""
+
+    packets: int
+    end: int | None  # in ticks, of the last frame shown
+    end_of_all: int  # in ticks, of the longest stream
 
 
 class VideoReader:
     """Frames of a video file by their numbers.
 
-    The timeline is learnt from the header and from the packets after the last keyframe; where the header knows no
-    duration, from all packets, none of them decoded. Frame number i is the picture on show in the middle of slot i,
-    at ``start + (i + 1/2) / fps``. At a constant rate that is the i-th frame, however the container rounds its
+    The timeline is learnt from the header and from the file's last packets; where the header knows no duration, from
+    all packets, none of them decoded. Frame number i is the picture on show in the middle of slot i, at
+    ``start + (i + 1/2) / fps``. At a constant rate that is the i-th frame, however the container rounds its
     timestamps; at a varying rate the slots are uniform in time. Where a file has no timestamps, frames are counted.
 
     Args:
@@ -41,21 +57,30 @@ class VideoReader:
 
     Attributes:
         info: What the file holds.
-        warnings: One line for each thing that was wrong and could be worked around.
 
     Raises:
         VideoError: The file is missing, empty, not a video, too large, or no frame of it can be decoded.
     """
 
     def __init__(self, path: Path) -> None:
-        self.warnings: list[str] = []
         self._file = VideoFile(path)
+        self._cut: list[str] = []
+        self._patched = 0
         try:
             self.info = self._learn()
-            self._restart()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each thing that was wrong and could be worked around, as far as the file has been read."""
+        name, left_out, patched = self._file.path.name, self._file.damaged, self._patched
+        return [
+            *self._cut,
+            *([f"{name}: {left_out} damaged packet(s) left out"] if left_out else []),
+            *([f"{name}: {patched} of the frames are damaged, and patched by the decoder"] if patched else []),
+        ]
 
     def close(self) -> None:
         """Close the file."""
@@ -67,81 +92,87 @@ class VideoReader:
         file = self._file
         first = next(file.frames(from_keyframe=False), None)
         if first is None:
-            raise VideoError(f"{file.path.name}: no frame of its {file.codec} video can be decoded; is it damaged?")
-        self._rotation = rotation_of(first)
-        width, height = (first.height, first.width) if self._rotation % 180 else (first.width, first.height)
-        check_pixels(file.path.name, width, height)
+            raise VideoError(
+                f"{file.path.name}: no frame of its {file.codec} video can be decoded: it is damaged, "
+                f"or its pictures are above {MAX_PIXELS // 2**20} Mi pixels"
+            )
+        self._orientation = orientation_of(first)
+        width, height = first.width, first.height
+        if self._orientation.rotation % 180:
+            width, height = height, width
+        start, rate = timestamp_of(first), file.rate
 
-        start = timestamp_of(first)
-        header_end, rate = file.header_end, file.header_rate
-        end = None
-        if start is not None and header_end is not None and rate is not None:
-            # The last packet to be shown may be stored before others: go back by more than any codec reorders.
-            end = self._find_end(start, header_end, margin=max(Fraction(1), MAX_REORDERED_FRAMES / rate))
-        if start is None or end is None or rate is None:
-            num_frames, end = self._scan()
-            self._timed = start is not None and end is not None and end > start
-            if start is not None and end is not None and end > start:
-                rate = num_frames / ((end - start) * file.tick)
-            rate = rate or ASSUMED_RATE
+        last = self._read_tail(start, file.end, rate) if start is not None and file.end and rate else None
+        tail = last or self._scan()
+        duration = Fraction(0) if start is None or tail.end is None else (tail.end - start) * file.tick
+        self._timed = 0 < duration <= LONGEST_CLIP_S
+        if self._timed:
+            self._start, self._rate = start or 0, rate or tail.packets / duration
+            num_frames = max(1, round(duration * self._rate))
+            self._warn_if_cut(tail)
         else:
-            self._timed = True
-            num_frames = max(1, round((end - start) * file.tick * rate))
-        self._start, self._rate = start or 0, rate
-        duration = (
-            (end - start) * file.tick if self._timed and end is not None and start is not None else num_frames / rate
-        )
+            self._start, self._rate = 0, rate or ASSUMED_RATE
+            num_frames = max(1, (self._scan() if last else tail).packets)
+            duration = num_frames / self._rate
         return VideoInfo(
             width=width,
             height=height,
             duration_s=float(duration),
-            fps=float(rate),
+            fps=float(self._rate),
             num_frames=num_frames,
             codec=file.codec,
             container=file.container,
-            rotation=self._rotation,
+            rotation=self._orientation.rotation,
             has_audio=file.has_audio,
         )
 
-    def _find_end(self, start: int, header_end: int, margin: Fraction) -> int | None:
-        """Read the packets after the last keyframe: the end of the last frame, or None where seeking does not help."""
-        while header_end - margin / self._file.tick > start:
-            if self._file.seek(int(header_end - margin / self._file.tick)):
-                _, end, last = self._read_to_end()
-                if end is not None:
-                    # Sound may go on longer than the pictures; what no stream reaches is missing.
-                    missing = (header_end - max(end, last)) * self._file.tick
-                    if missing > 1:
-                        self.warnings.append(
-                            f"{self._file.path.name} ends early: {float(missing):.1f} s of "
-                            f"{float((header_end - start) * self._file.tick):.1f} s are missing"
-                        )
-                    return end
+    def _read_tail(self, start: int, end: int, rate: Fraction) -> Tail | None:
+        """Read the last packets by seeking; None where that does not find any."""
+        # The last frame to be shown may be stored before others: go back by more than any codec reorders.
+        margin = max(Fraction(1), MAX_REORDERED_FRAMES / rate) / self._file.tick
+        while end - margin > start:
+            if self._file.seek(int(end - margin)):
+                tail = self._read_to_end()
+                if tail.end is not None:
+                    return tail
             margin *= 2
         return None
 
-    def _scan(self) -> tuple[int, int | None]:
-        """Read all packets, decoding none: (number of video packets, end of the last frame)."""
+    def _scan(self) -> Tail:
+        """Read all packets, decoding none."""
         self._file.rewind()
-        return self._read_to_end()[:2]
+        return self._read_to_end()
 
-    def _read_to_end(self) -> tuple[int, int | None, int]:
-        """Read from here on: (video packets, end of the last frame in ticks, end of the longest stream in ticks)."""
-        count, end, last = 0, None, 0
-        step = round(1 / (self._file.header_rate or ASSUMED_RATE) / self._file.tick)
-        for seen, packet in enumerate(self._file.packets(every_stream=True)):
-            if seen > MAX_SCANNED_PACKETS:
-                raise VideoError(f"{self._file.path.name} has no end in {MAX_SCANNED_PACKETS} packets: cut it")
+    def _read_to_end(self) -> Tail:
+        file = self._file
+        count, end_of_all = 0, 0
+        end: int | None = None
+        frame_ticks = round(1 / (file.rate or ASSUMED_RATE) / file.tick)
+        for seen, packet in enumerate(file.packets(every_stream=True)):
+            if seen >= MAX_SCANNED_PACKETS:
+                raise VideoError(
+                    f"{file.path.name} has more than {MAX_SCANNED_PACKETS} packets to look through: cut it"
+                )
             when = timestamp_of(packet)
-            if packet.stream_index != self._file.stream.index:
-                if when is not None:
-                    last = max(last, int((when + (packet.duration or 0)) * packet.time_base / self._file.tick))
-            elif packet.size:
+            if packet.stream_index == file.stream.index:
                 count += 1
-                step = packet.duration or step
                 if when is not None:
-                    end = max(end if end is not None else when, when + step)
-        return count, end, last
+                    end = max(when if end is None else end, when + (packet.duration or frame_ticks))
+            elif when is not None:
+                end_of_all = max(end_of_all, int((when + (packet.duration or 0)) * packet.time_base / file.tick))
+        return Tail(count, end, max(end_of_all, end or 0))
+
+    def _warn_if_cut(self, tail: Tail) -> None:
+        promised = self._file.end
+        if promised is None:
+            return
+        # Sound may go on longer than the pictures; what no stream reaches is missing.
+        missing = (promised - tail.end_of_all) * self._file.tick
+        if missing > max(SHORTEST_CUT_S, 4 / self._rate):
+            whole = (promised - self._start) * self._file.tick
+            self._cut = [
+                f"{self._file.path.name} ends early: {float(missing):.1f} s of {float(whole):.1f} s are missing"
+            ]
 
     # --- frames ---
 
@@ -153,18 +184,16 @@ class VideoReader:
         Raises:
             VideoError: A frame lies too far from its keyframe.
         """
+        self._futile_seeks = self._patched = self._file.damaged = 0
+        self._restart()
         shown, image = None, None
         for index in indices:
-            frame = self._reach(int(index))
+            frame = self._reach(index)
             if image is None or frame is not shown:
-                shown, image = frame, to_rgb(frame, self._rotation)
-            when = timestamp_of(frame)
-            if self._timed and when is not None:
-                yield float((when - self._start) * self._file.tick), image
-            else:
-                yield float(index / self._rate), image
-        if self._file.damaged:
-            self.warnings.append(f"{self._file.path.name}: {self._file.damaged} damaged packets were left out")
+                shown, image = frame, to_rgb(frame, self._orientation)
+                self._patched += frame.is_corrupt
+            when = timestamp_of(frame) if self._timed else None
+            yield float(index / self._rate if when is None else (when - self._start) * self._file.tick), image
 
     def _restart(self) -> None:
         """Begin again at the first frame."""
@@ -178,31 +207,35 @@ class VideoReader:
     def _reach(self, index: int) -> av.VideoFrame:
         if not self._timed:
             return self._advance(lambda frame: self._number_ahead > index)
-        target = self._start + (index + Fraction(1, 2)) / self._rate / self._file.tick
+        target = int(self._start + (index + Fraction(1, 2)) / self._rate / self._file.tick)
         # Decoding on is always right; a seek is worth it when it saves more than it may repeat.
-        if (target - self._position()) * self._file.tick > self._seek_cost:
+        worth = (target - self._position()) * self._file.tick > self._seek_cost
+        if worth and self._futile_seeks < MAX_FUTILE_SEEKS:
             self._seek(target)
         return self._advance(lambda frame: (timestamp_of(frame) or 0) > target)
 
     def _position(self) -> int:
+        """Where decoding stands, in ticks."""
         frame = self._current or self._ahead
         return self._start if frame is None else timestamp_of(frame) or 0
 
-    def _seek(self, target: Fraction) -> None:
+    def _seek(self, target: int) -> None:
         """Make ready to decode from a keyframe at or before a time in ticks."""
-        before, margin = self._position(), Fraction(0)
-        while target - margin > self._start and self._file.seek(int(target - margin)):
+        before, margin = self._position(), 0
+        while target - margin > self._start and self._file.seek(target - margin):
             frames = self._file.frames(from_keyframe=True)
             first = next(frames, None)
-            landed = timestamp_of(first) if first is not None else None
+            landed = None if first is None else timestamp_of(first)
             if landed is not None and landed <= target:
-                # Back where decoding already was: the keyframes are farther apart than the frames that are wanted.
+                # Back where decoding already was: keyframes lie farther apart than the frames that are wanted, and
+                # until the next one goes by, it is cheaper to decode on.
                 self._seek_cost = (target - landed) * self._file.tick if landed <= before else SHORTEST_SEEK_S
                 self._frames, self._current, self._ahead = frames, None, first
                 return
-            margin = max(1 / self._file.tick, 2 * margin)
+            margin = max(int(1 / self._file.tick), 1, 2 * margin)
         self._restart()
         self._seek_cost = (target - self._start) * self._file.tick
+        self._futile_seeks += 1
 
     def _advance(self, is_past: Callable[[av.VideoFrame], bool]) -> av.VideoFrame:
         """Decode on to the last frame that is not past the one wanted."""

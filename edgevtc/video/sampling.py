@@ -89,14 +89,16 @@ def sample_indices(
     # A thousandth of a frame of slack, so that 0.3 s at 10 frames a second is frame 3.
     first = int(np.ceil(start * info.fps - 1e-3))
     stop = info.num_frames if end_s is None else min(info.num_frames, int(np.ceil(end * info.fps - 1e-3)))
-    if first >= info.num_frames:
+    if start >= info.duration_s:
         raise VideoError(f"start_s is {start:g}, which is past the clip's end: it lasts {info.duration_s:.3f} s")
-    # An interval shorter than one frame still shows the frame it begins in.
-    first = min(first, max(stop - 1, 0))
-    candidates = np.arange(first, max(stop, first + 1), max(1, round(info.fps / fps))) if fps is not None else None
-    if candidates is None or len(candidates) > num_frames:
-        return np.linspace(first, max(stop - 1, first), num_frames, dtype=np.int64)
-    return candidates[np.linspace(0, len(candidates) - 1, num_frames, dtype=np.int64)].astype(np.int64)
+    # An interval in which no frame begins still shows one: that on show at its end.
+    first = max(0, min(first, stop - 1))
+    stop = max(stop, first + 1)
+    step = 1 if fps is None else max(1, round(info.fps / fps))
+    candidates = -(-(stop - first) // step)
+    if candidates > num_frames:
+        return np.linspace(first, stop - 1, num_frames, dtype=np.int64)
+    return first + step * np.linspace(0, candidates - 1, num_frames, dtype=np.int64)
 
 
 def sample_timestamps(

@@ -1,0 +1,161 @@
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from test_video_reading import write_with_sound
+from video_clips import Encoding, number_shown, write_clip
+
+from edgevtc.errors import VideoError
+from edgevtc.video import FrameSampler, probe
+
+FAST_START = Encoding(muxer={"movflags": "faststart"})
+
+
+def empty(folder: Path) -> Path:
+    (folder / "empty.mp4").touch()
+    return folder / "empty.mp4"
+
+
+def text(folder: Path) -> Path:
+    (folder / "text.mp4").write_text("this is no video\n" * 1000)
+    return folder / "text.mp4"
+
+
+def playlist(folder: Path) -> Path:
+    clip = write_clip(folder / "listed.ts", 10)
+    (folder / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{clip}\n#EXT-X-ENDLIST\n")
+    return folder / "list.m3u8"
+
+
+def concat_list(folder: Path) -> Path:
+    clip = write_clip(folder / "listed.ts", 10)
+    (folder / "list.mp4").write_text(f"ffconcat version 1.0\nfile {clip}\n")
+    return folder / "list.mp4"
+
+
+def pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe.mp4")
+    return folder / "pipe.mp4"
+
+
+def no_index(folder: Path) -> Path:
+    path = write_clip(folder / "no_index.mp4", 30)
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def only_header(folder: Path) -> Path:
+    path = write_clip(folder / "header.mkv", 30)
+    path.write_bytes(path.read_bytes()[:700])
+    return path
+
+
+def sixty_thousand_pixels(folder: Path) -> Path:
+    # The sizes in the header of the file and in that of its pictures.
+    path = write_clip(folder / "huge.avi", 3, Encoding("mjpeg", pixel_format="yuvj420p"), size=(64, 48))
+    data = path.read_bytes().replace(struct.pack("<II", 48, 64), struct.pack("<II", 60_000, 60_000))
+    path.write_bytes(data.replace(struct.pack(">HH", 64, 48), struct.pack(">HH", 60_000, 60_000)))
+    return path
+
+
+def index_bomb(folder: Path) -> Path:
+    # One size for all samples, and four thousand million of them, in twenty bytes.
+    path = write_clip(folder / "bomb.mp4", 5)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stsz") + 8
+    data[at : at + 8] = struct.pack(">II", 100, 2**32 - 1)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "none.mp4", "does not exist: give a video file"),
+        (lambda folder: write_with_sound(folder / "sound.mp4", num_frames=0, sound_s=1.0), "holds only sound"),
+        (empty, "empty.mp4 is empty"),
+        (text, "cannot be read as a video"),
+        (playlist, "cannot be read as a video"),
+        (concat_list, "cannot be read as a video"),
+        (pipe, "is not a file"),
+        (no_index, "cannot be read as a video"),
+        (only_header, "header.mkv"),
+        (sixty_thousand_pixels, "Mi pixels"),
+        (index_bomb, "claims 4294967295 samples in"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_cannot_be_read_says_so_in_one_line(make, message, tmp_path):
+    source = make(tmp_path)
+    for use in (probe, lambda path: list(FrameSampler(path, 4))):
+        with pytest.raises(VideoError) as caught:
+            use(source)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        ("cut.mp4", FAST_START),
+        ("cut.mkv", Encoding()),
+        ("cut.webm", Encoding("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"})),
+        ("cut.avi", Encoding("mjpeg", pixel_format="yuvj420p")),
+    ],
+)
+def test_of_a_cut_file_the_rest_is_used_and_told(name, encoding, tmp_path):
+    path = write_clip(tmp_path / name, 100, encoding)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    with FrameSampler(path, 8) as sampler:
+        shown = [number_shown(frame.image) for frame in sampler]
+        assert sampler.warnings[0].startswith(f"{name} ends early: ")
+        assert len(shown) == 8
+        assert shown == sorted(shown)
+        assert shown[0] == 0
+        assert 20 < shown[-1] < 95
+        assert abs(shown[-1] - sampler.indices[-1]) <= 3  # what is reported is what can be decoded
+
+
+def test_of_a_cut_transport_stream_the_rest_is_used(tmp_path):
+    path = write_clip(tmp_path / "cut.ts", 100)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with FrameSampler(path, 6) as sampler:
+        shown = [number_shown(frame.image) for frame in sampler]
+    assert shown == sorted(shown)
+    assert 20 < shown[-1] < 80
+
+
+def test_damage_in_the_middle_is_passed_over_and_told(tmp_path):
+    path = write_clip(tmp_path / "holes.ts", 60)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(3000)
+    path.write_bytes(data)
+    with FrameSampler(path, 60) as sampler:
+        shown = [number_shown(frame.image) for frame in sampler]
+        assert any("damaged" in warning for warning in sampler.warnings)
+    assert shown[:20] == list(range(20))
+    assert shown[-10:] == list(range(50, 60))
+
+
+def test_ten_thousand_frames_a_second(tmp_path):
+    path = write_clip(tmp_path / "fast.mp4", 600, Encoding(options={"qp": "20"}, gop=5000), rate=10_000, size=(48, 96))
+    with FrameSampler(path, 5) as sampler:
+        assert sampler.info.fps == 10_000
+        assert [number_shown(frame.image) for frame in sampler] == [0, 149, 299, 449, 599]
+
+
+def test_a_header_that_promises_an_hour(tmp_path):
+    # The duration of an MKV is a float in its header; the file goes on for two seconds.
+    path = write_clip(tmp_path / "promise.mkv", 60)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\x44\x89\x88") + 3
+    data[at : at + 8] = struct.pack(">d", 3_600_000.0)
+    path.write_bytes(data)
+    with FrameSampler(path, 3) as sampler:
+        assert sampler.info.num_frames == 60
+        assert [number_shown(frame.image) for frame in sampler] == [0, 29, 59]
+        assert sampler.warnings == ["promise.mkv ends early: 3598.0 s of 3600.0 s are missing"]
