@@ -145,8 +145,9 @@ def _trace(module: nn.Module, name: str, inputs: Mapping[str, Tensor], outputs: 
                 opset_version=OPSET,
                 verbose=False,
             )
-    except (torch.onnx.errors.OnnxExporterError, torch.export.UserError) as error:  # type: ignore[attr-defined]
-        reason = str(error).strip().splitlines()[0]
+    except torch.onnx.OnnxExporterError as error:
+        # The error itself tells which step failed; its cause tells why.
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise ExportError(f"{name} cannot be traced ({reason}): keep to fixed shapes and operators ONNX has") from error
     assert program is not None
     model = program.model
