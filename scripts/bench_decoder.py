@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -49,34 +50,38 @@ PROMPTS = (128, 940)
 DECODED = 12
 
 
-class RandomWeights(dict):
-    """Tensors of a checkpoint that was never trained; each is made when it is asked for."""
+class RandomWeights(Mapping[str, np.ndarray]):
+    """Tensors of a checkpoint that was never trained; each is made when it is looked up."""
 
     def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        self.config = config
+        hidden, middle = config.hidden_size, config.intermediate_size
+        heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        qkv = {"q": heads, "k": kv_heads, "v": kv_heads}
+        layer: dict[str, tuple[int, ...]] = {
+            "input_layernorm.weight": (hidden,),
+            **{f"self_attn.{name}_proj.weight": (size, hidden) for name, size in qkv.items()},
+            **{f"self_attn.{name}_proj.bias": (size,) for name, size in qkv.items()},
+            "self_attn.o_proj.weight": (hidden, heads),
+            "post_attention_layernorm.weight": (hidden,),
+            "mlp.gate_proj.weight": (middle, hidden),
+            "mlp.up_proj.weight": (middle, hidden),
+            "mlp.down_proj.weight": (hidden, middle),
+        }
+        self.shapes = {
+            "embed_tokens.weight": (config.vocab_size, hidden),
+            "norm.weight": (hidden,),
+            **{f"layers.{i}.{name}": shape for i in range(config.num_layers) for name, shape in layer.items()},
+        }
 
-    def __contains__(self, name: object) -> bool:
-        return True
+    def __getitem__(self, name: str) -> np.ndarray:
+        normal = np.random.default_rng(0).standard_normal(self.shapes[name], dtype=np.float32)
+        return normal * np.float32(0.02) + np.float32("norm" in name)
 
-    def __missing__(self, name: str) -> np.ndarray:
-        config = self.config
-        part, kind = name.split(".")[-2:]
-        heads, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        rows, columns = {
-            "q_proj": (heads, config.hidden_size),
-            "k_proj": (kv, config.hidden_size),
-            "v_proj": (kv, config.hidden_size),
-            "o_proj": (config.hidden_size, heads),
-            "gate_proj": (config.intermediate_size, config.hidden_size),
-            "up_proj": (config.intermediate_size, config.hidden_size),
-            "down_proj": (config.hidden_size, config.intermediate_size),
-            "embed_tokens": (config.vocab_size, config.hidden_size),
-        }.get(part, (config.hidden_size, 0))
-        generator = np.random.default_rng(len(name))
-        if kind == "bias" or not columns:
-            return np.full(rows, 0.0 if kind == "bias" else 1.0, np.float32)
-        return generator.standard_normal((rows, columns), dtype=np.float32) * np.float32(0.02)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
 
 
 class Timed:

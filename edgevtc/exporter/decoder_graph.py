@@ -32,10 +32,12 @@ class Weights:
 
     def __init__(self, tensors: Mapping[str, Any]) -> None:
         self.tensors = tensors
+        # A lazy mapping's own "in" may read the tensor.
+        self.names = frozenset(tensors)
 
     def require(self, name: str) -> None:
         """Fail now, before anything is written, where a tensor is missing."""
-        if name not in self.tensors:
+        if name not in self.names:
             raise ExportError(f"the checkpoint has no tensor {name!r}: give a complete checkpoint of the model")
 
     def read(self, name: str, shape: tuple[int, ...]) -> NDArray:

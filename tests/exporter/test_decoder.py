@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -284,21 +283,32 @@ def test_head_of_a_quantized_tied_decoder_gives_the_embeddings() -> None:
 def test_weights_are_read_one_at_a_time_when_written() -> None:
     model = random_model(SMALL)
 
-    class Recorder(dict):
-        read: ClassVar[list[str]] = []
+    class Recorder(Mapping):
+        """As a lazy checkpoint: even asking whether a tensor is there reads it."""
+
+        def __init__(self, tensors: dict[str, np.ndarray]) -> None:
+            self.tensors = tensors
+            self.read: list[str] = []
 
         def __getitem__(self, name: str) -> np.ndarray:
             self.read.append(name)
-            return super().__getitem__(name).astype(np.float16)
+            return self.tensors[name].astype(np.float16)
 
+        def __iter__(self) -> Iterator[str]:
+            return iter(self.tensors)
+
+        def __len__(self) -> int:
+            return len(self.tensors)
+
+    weights = Recorder(named_weights(model))
     config = DecoderConfig.from_text_config(model.config.to_dict())
-    graph = build_decoder(config, Recorder(named_weights(model)), "int8").graph
-    assert not any(name.endswith("_proj.weight") or "embed" in name for name in Recorder.read)
+    graph = build_decoder(config, weights, "int8").graph
+    assert not any(name.endswith("_proj.weight") or "embed" in name for name in weights.read)
     for value in graph.initializers.values():
         value.const_value.tobytes()
     # Codes and scales come from one reading.
-    assert sorted(Recorder.read) == sorted(set(Recorder.read))
-    assert "layers.2.mlp.up_proj.weight" in Recorder.read
+    assert sorted(weights.read) == sorted(set(weights.read))
+    assert "layers.2.mlp.up_proj.weight" in weights.read
 
 
 def test_missing_tensor_is_named_before_anything_is_written() -> None:
