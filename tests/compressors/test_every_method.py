@@ -1,0 +1,131 @@
+"""What every registered method keeps to, whatever the clip: the contract of edgevtc.compressors.Compressor."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from edgevtc.compressors import Compressor, Features, Plan, create
+from edgevtc.compressors.base import sanitize
+from edgevtc.exporter.contract import check_graph
+from edgevtc.methods import builtin_methods
+
+pytestmark = pytest.mark.export
+
+METHODS = sorted(builtin_methods())
+KINDS = ["scenes", "noise", "identical", "zero", "flat", "damaged"]
+
+# T, N, B, kind of clip.
+EDGE_CASES = [
+    pytest.param(1, 9, 4, "noise", id="one-frame"),
+    pytest.param(1, 1, 1, "noise", id="one-token"),
+    pytest.param(6, 9, 1, "scenes", id="budget-of-one"),
+    pytest.param(6, 9, 5, "scenes", id="fewer-tokens-than-frames"),
+    pytest.param(6, 9, 53, "scenes", id="all-but-one"),
+    pytest.param(6, 9, 6, "identical", id="identical-frames"),
+    pytest.param(6, 9, 40, "identical", id="more-tokens-than-distinct-ones"),
+    pytest.param(5, 9, 7, "zero", id="zero-tokens"),
+    pytest.param(5, 9, 7, "flat", id="constant-saliency"),
+    pytest.param(5, 9, 7, "damaged", id="nan-and-inf"),
+    pytest.param(2, 2, 3, "scenes", id="two-by-two"),
+]
+
+
+def program(method: str, frames: int, size: int, budget: int) -> Compressor:
+    return create(method, frames, size, frames * size if method == "none" else budget).eval()
+
+
+def inputs(compressor: Compressor, features: dict[str, np.ndarray]) -> list[Tensor]:
+    return [torch.from_numpy(features[name]) for name in compressor.spec.needs]
+
+
+def plan(compressor: Compressor, features: dict[str, np.ndarray]) -> Plan:
+    named = zip(compressor.spec.needs, inputs(compressor, features), strict=True)
+    return compressor.plan(Features(**{name: sanitize(name, value) for name, value in named}))
+
+
+def examine(compressor: Compressor, features: dict[str, np.ndarray]) -> None:
+    frames, size, dim = features["frame_tokens"].shape
+    with torch.no_grad():
+        tokens, positions, counts, assignment = compressor(*inputs(compressor, features))
+        again = compressor(*inputs(compressor, features))
+    budget = compressor.budget
+    assert tokens.shape == (budget, dim) and torch.isfinite(tokens).all()
+    assert positions.dtype == counts.dtype == assignment.dtype == torch.int32
+    assert positions.shape == counts.shape == (budget,) and assignment.shape == (frames, size)
+    assert (positions[1:] > positions[:-1]).all() and positions[0] >= 0 and positions[-1] < frames * size
+    assert assignment.min() >= -1 and assignment.max() < budget
+    assert torch.equal(assignment.reshape(-1)[positions.long()], torch.arange(budget, dtype=torch.int32))
+    assert counts.min() >= 1 and counts.sum() == (assignment >= 0).sum()
+    assert all(torch.equal(a, b) for a, b in zip((tokens, positions, counts, assignment), again, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("frames", "size", "budget", "kind"), EDGE_CASES)
+def test_edge_cases(method, frames, size, budget, kind, make_clip):
+    examine(program(method, frames, size, budget), make_clip((frames, size, 8), kind))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_clip(method, data, make_clip):
+    frames, size = data.draw(st.integers(1, 7), "T"), data.draw(st.integers(1, 17), "N")
+    shape = (frames, size, data.draw(st.integers(1, 6), "D"))
+    kind, seed = data.draw(st.sampled_from(KINDS)), data.draw(st.integers(0, 999), "seed")
+    compressor = program(method, frames, size, data.draw(st.integers(1, frames * size), "B"))
+    examine(compressor, make_clip(shape, kind, seed))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_apply_is_linear(method, make_clip):
+    compressor = program(method, 8, 16, 30)
+    decided = plan(compressor, make_clip((8, 16, 12)))
+    # A second stream of features may have another width, as DeepStack's levels do.
+    a, b = torch.randn(2, 8, 16, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    combined = compressor.apply(decided, 2.5 * a - 3 * b)
+    separate = 2.5 * compressor.apply(decided, a) - 3 * compressor.apply(decided, b)
+    torch.testing.assert_close(combined, separate, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_whole_budget_is_the_identity(method, make_clip):
+    features = make_clip((4, 9, 8))
+    compressor = program(method, 4, 9, 36)
+    tokens, positions, counts, _ = compressor(*inputs(compressor, features))
+    np.testing.assert_array_equal(tokens, features["frame_tokens"].reshape(36, 8))
+    assert positions.tolist() == list(range(36)) and counts.tolist() == [1] * 36
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_damaged_values_count_as_zero(method, make_clip):
+    features = make_clip((6, 9, 8), "damaged")
+    x = features["frame_tokens"]
+    with np.errstate(invalid="ignore"):
+        repaired = features | {"frame_tokens": np.where(np.abs(x) <= 6e4, x, np.float32(0))}
+    compressor = program(method, 6, 9, 20)
+    for ours, expected in zip(
+        compressor(*inputs(compressor, features)), compressor(*inputs(compressor, repaired)), strict=True
+    ):
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("size", ["embedded", "onevision"])
+@pytest.mark.parametrize("method", METHODS)
+def test_graph_equals_program(method, size, graph_of, sizes, make_clip):
+    graph = graph_of(method, sizes[size])
+    assert check_graph(graph.model, "compressor") == []
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(graph.path, options, providers=["CPUExecutionProvider"])
+    for kind in KINDS if size == "embedded" else ["scenes"]:
+        features = make_clip(sizes[size], kind)
+        tokens, *decisions = session.run(None, {name: features[name] for name in graph.compressor.spec.needs})
+        with torch.no_grad():
+            expected_tokens, *expected = graph.compressor(*inputs(graph.compressor, features))
+        for ours, theirs in zip(decisions, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs.numpy(), err_msg=kind)
+        np.testing.assert_allclose(tokens, expected_tokens.numpy(), rtol=0, atol=1e-5, err_msg=kind)
