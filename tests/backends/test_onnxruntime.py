@@ -1,0 +1,101 @@
+"""The ONNX Runtime backend: bindings hold, outputs are not overwritten, and what is missing is named."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from edgevtc.backends import create_backend
+from edgevtc.bundle import Bundle
+from edgevtc.errors import BackendError, ConfigError
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return create_backend("cpu", threads=1)
+
+
+@pytest.fixture
+def session(backend):
+    bundle = Bundle()
+    return backend.load(bundle.path, bundle.file(bundle.manifest.method("uniform", 58).compressor))
+
+
+def features(value):
+    return np.full((16, 36, 192), value, np.float32) + np.arange(16 * 36, dtype=np.float32).reshape(16, 36, 1)
+
+
+def test_names_shapes_and_types_are_the_graphs(session):
+    assert session.inputs["frame_tokens"].shape == (16, 36, 192)
+    assert {name: (spec.shape, spec.dtype.name) for name, spec in session.outputs.items()} == {
+        "tokens": ((58, 192), "float32"),
+        "positions": ((58,), "int32"),
+        "counts": ((58,), "int32"),
+        "assignment": ((16, 36), "int32"),
+    }
+
+
+def test_a_fresh_output_outlives_the_next_run(backend, session):
+    session.bind("frame_tokens", backend.tensor(features(0)))
+    session.run()
+    first = session.output("tokens").numpy()
+    kept = first.copy()
+    session.bind("frame_tokens", backend.tensor(features(1000)))
+    session.run()
+    assert np.array_equal(first, kept)
+    assert np.array_equal(session.output("tokens").numpy(), kept + 1000)
+
+
+def test_a_bound_output_is_written_in_place(backend, session):
+    target = backend.empty((58, 192), np.float32)
+    session.bind("tokens", target)
+    for value in (1, 2):
+        session.bind("frame_tokens", backend.tensor(features(value)))
+        session.run()
+        positions = session.output("positions").numpy()
+        assert np.array_equal(target.numpy()[:, 0], value + positions.astype(np.float32))
+
+
+def test_the_array_given_may_be_reused_after_a_run(backend, session):
+    array = features(0)
+    session.bind("frame_tokens", backend.tensor(array))
+    session.run()
+    before = session.output("tokens").numpy().copy()
+    array[:] = 7
+    assert np.array_equal(session.output("tokens").numpy(), before)
+
+
+def test_wrong_names_and_missing_inputs_are_errors(backend, session):
+    with pytest.raises(BackendError, match="no input or output 'frames'"):
+        session.bind("frames", backend.empty((1,), np.float32))
+    with pytest.raises(BackendError, match="failed while running"):
+        session.run()
+
+
+def test_a_graph_that_is_none_is_refused(backend, tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"not a graph")
+    with pytest.raises(BackendError, match=r"cannot load x\.onnx on cpu"):
+        backend.load(tmp_path, tmp_path / "x.onnx")
+
+
+def test_an_unknown_device_lists_the_valid_ones():
+    with pytest.raises(ConfigError, match="one of: cpu, cuda"):
+        create_backend("npu")
+
+
+def test_without_onnxruntime_the_extra_is_named(samples):
+    program = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'onnxruntime':\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "from edgevtc.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", program, "ask", str(samples / "corridor.mp4"), "what changed"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "pip install 'edgevtc[cpu]'" in done.stderr
