@@ -1,12 +1,13 @@
 """Spectral entropy of a segment's tokens without an eigenvalue routine, which ONNX does not have.
 
-The entropy is a trace, Σ −λ log λ = tr f(G), so the eigenvalues themselves are not needed. The logarithm is the
-integral −λ log λ = ∫₀¹ λ(1−λ) / (a + (1−a)λ) da, taken at twelve nodes that crowd at a = 0, where small eigenvalues
-live; each node costs one inverse of a small positive definite matrix, and all of them are inverted together.
+The entropy is a trace, Σ −λ log λ = tr f(G), so the eigenvalues themselves are not needed. A sum of powers of 1−λ
+with doubling exponents is a logarithm on an exponential scale: −log λ ≈ Σ wₘ (1−λ)^m for m = 0, 1, 2, 4, … 2¹⁶.
+Each power is the square of the one before, so the whole function costs one small matrix product an octave.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import numpy as np
@@ -28,8 +29,8 @@ HEAD = 16
 #: Width of the random projection of the mode named after it.
 SKETCH = 64
 
-#: Nodes of the integral, and the power that crowds them: at most 5e-6 nats off for any eigenvalue in [0, 1].
-NODES, CROWDING = 12, 3
+#: Doublings of the exponent: eigenvalues down to 2^−16 are resolved, smaller ones contribute next to nothing.
+OCTAVES = 16
 
 
 def richness(x: Tensor, segments: Segments, mode: Richness = "spectral") -> Tensor:
@@ -86,25 +87,28 @@ def trace_entropy(gram: Tensor) -> Tensor:
         gram: [..., m, m] float32 with eigenvalues in [0, 1], up to rounding.
 
     Returns:
-        [...] float32, in nats; off by at most m·5e-6.
+        [...] float32, in nats; off by at most 4e-6 for each eigenvalue.
     """
-    size = gram.shape[-1]
-    points, weights = np.polynomial.legendre.leggauss(NODES)
-    points, weights = (points + 1) / 2, weights / 2 * CROWDING
-    lead = (NODES,) + (1,) * gram.dim()
-    node = _constant(points**CROWDING).reshape(lead)
-    weight = _constant(weights * points ** (CROWDING - 1)).reshape(lead)
-    identity = torch.eye(size, device=gram.device)
+    weights = _power_weights()
+    one = torch.eye(gram.shape[-1], device=gram.device) - gram
+    powers = {0: torch.eye(gram.shape[-1], device=gram.device), 1: one}
+    for octave in range(1, OCTAVES + 1):
+        half = powers[2 ** (octave - 1)]
+        powers[2**octave] = half @ half
+    powers[3], powers[5] = one @ powers[2], one @ powers[4]
+    total = sum((weight * powers[m] for m, weight in weights.items()), torch.zeros_like(gram))
+    return (gram * total).sum((-2, -1))
 
-    # The sweep operator, one pivot at a time, leaves the negative inverse. No pivot of the exact matrix is below
-    # the node, so the bound only removes rounding.
-    swept = node * identity + (1 - node) * gram
-    for k in range(size):
-        unit = identity[:, k : k + 1]
-        pivot = torch.maximum(swept[..., k : k + 1, k : k + 1], node)
-        column = swept[..., :, k : k + 1] - unit
-        swept = swept - column * (column.transpose(-1, -2) / pivot) - 2 * unit * unit.T
-    return -(weight * (gram - gram @ gram) * swept).sum((0, -2, -1))
+
+@functools.cache
+def _power_weights() -> dict[int, float]:
+    """Exponent m → weight wₘ of −λ log λ ≈ Σ wₘ λ(1−λ)^m, by least squares on a logarithmic grid."""
+    exponents = sorted([0, 3, 5, *(2**octave for octave in range(OCTAVES + 1))])
+    small = np.logspace(-9, 0, 3000)
+    grid = np.concatenate([small, 1 - small[:-1:3]])
+    basis = grid[:, None] * (1 - grid[:, None]) ** np.array(exponents)
+    weights = np.linalg.lstsq(basis, -grid * np.log(grid), rcond=None)[0]
+    return dict(zip(exponents, weights.tolist(), strict=True))
 
 
 def _leading_directions(x: Tensor, segments: Segments, energy: Tensor, size: int) -> Tensor:
