@@ -115,7 +115,7 @@ def repeat_clip(source: Path, target: Path, times: int, muxer: dict[str, str] | 
         for repeat in range(times):
             with av.open(str(source)) as clip:
                 stream = clip.streams.video[0]
-                out = out or container.add_stream_from_template(stream)
+                out = out or container.add_stream_from_template(stream, opaque=True)
                 for packet in clip.demux(stream):
                     if packet.pts is None or packet.dts is None:
                         continue

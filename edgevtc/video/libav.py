@@ -91,7 +91,8 @@ class VideoFile:
     def _choose_stream(self) -> av.VideoStream:
         stream: Any = self._container.streams.best("video")
         # Cover art is a video stream to libav. (PyAV 14.0 has no dispositions, and takes it for one frame of video.)
-        if stream is None or int(getattr(stream, "disposition", 0)) & ATTACHED_PICTURE:
+        disposition = getattr(stream, "disposition", None)
+        if stream is None or (disposition is not None and disposition.value & ATTACHED_PICTURE):
             what = "only sound" if self.has_audio else "no video"
             raise VideoError(f"{self.path.name} holds {what}: a video stream is needed")
         context = stream.codec_context
