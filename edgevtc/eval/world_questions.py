@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgevtc.eval.world_phrases import ABSENT, PHRASES
 from edgevtc.eval.world_scene import HELD_OUT, SIDE, Flash, Scene, Thing
 from edgevtc.eval.world_words import CHANGES, COLORS, DIGITS, HEADINGS, SHAPES, SIZES
 
-__all__ = ["Question", "QuestionMaker", "neighbour", "what_happened"]
+__all__ = ["Question", "QuestionMaker", "neighbours", "what_happened"]
 
 _SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 #: Types that few scenes allow: training asks them first.
@@ -199,11 +200,9 @@ class QuestionMaker:
     def _beside(self, scene: Scene) -> Iterator[Question]:
         if len(scene.flashes) != 1:
             return
-        options = []
-        for thing in scene.things:
-            if thing.new_color is None:
-                answers = ((side, neighbour(scene, thing, side, scene.flashes[0])) for side in _SIDES)
-                options += [(thing, side, answer) for side, answer in answers if answer is not None]
+        flash = scene.flashes[0]
+        options = neighbours(scene, np.arange(flash.enters, flash.leaves))
+        options = [option for option in options if option[0].new_color is None]
         found = [option for option in options if option[2] != "nothing"]
         for index in self._rng.permutation(len(found))[:2]:
             yield self._beside_question(*found[index])
@@ -246,10 +245,6 @@ class QuestionMaker:
                 yield Question("measure", f"{name} size", SIZES[thing.size])
                 if thing.shape in unique:
                     yield Question("caption", shape, name)
-                for side in _SIDES:
-                    near = neighbour(scene, thing, side, None)
-                    if near is not None and (near != "nothing" or self._rng.random() < 0.2):
-                        yield Question("near", f"{side} {name}", near)
                 continue
             if thing.new_color is None:
                 moves = f" {HEADINGS[thing.heading]}" if thing.leaves - thing.onset >= 4 else ""
@@ -261,6 +256,10 @@ class QuestionMaker:
                     yield Question("changed", f"{shape} changed", CHANGES[kind])
                 if kind < 2:
                     yield Question("before", f"before {name}", (COLORS[thing.color], SIZES[thing.size])[kind])
+        if scene.kind == "image":
+            for thing, side, near in neighbours(scene, np.zeros(1, int)):
+                if near != "nothing" or self._rng.random() < 0.2:
+                    yield Question("near", f"{side} {COLORS[thing.color]}", near)
         if scene.sign:
             yield Question("glyph", "sign", DIGITS[scene.sign.digit])
 
@@ -281,27 +280,30 @@ def _quadrant(x: float, y: float) -> str | None:
     return ("top " if y < SIDE / 2 else "bottom ") + ("left" if x < SIDE / 2 else "right")
 
 
-def neighbour(scene: Scene, thing: Thing, side: str, flash: Flash | None) -> str | None:
-    """The only thing on a side (more that way than across, 8 px away at least) while it flashed, "nothing" if the whole
-    half of the picture on that side of it is empty, None where neither is clear. Without a flash: at the first tick."""
-    ticks = np.arange(flash.enters, flash.leaves) if flash else np.zeros(1, int)
-    if not thing.visible(ticks).all():
-        return None
-    direction = np.array(_SIDES[side], np.float32)
-    found, empty = [], True
-    for other in scene.things:
-        if other is thing or not other.visible(ticks).any():
-            continue
-        offset = other.at(ticks) - thing.at(ticks)
-        along, across = offset @ direction, np.abs(offset @ direction[::-1])
-        if other.visible(ticks).all() and ((along >= 8) & (along >= 1.25 * across)).all():
-            found.append(other)
-        elif (along > np.maximum(0.8 * across, 0)).any():
-            return None
-        empty = empty and bool((along <= -2).all())
-    if len(found) == 1 and found[0].new_color is None:
-        return _name(found[0])
-    return "nothing" if empty else None
+def neighbours(scene: Scene, ticks: NDArray[np.integer]) -> list[tuple[Thing, str, str]]:
+    """What is beside each thing during the ticks [F]: (thing, side, answer) wherever the answer is clear.
+
+    The answer names the only thing in the quarter of the picture on that side, at least 8 px away all the time; it is
+    "nothing" if the whole half on that side is empty.
+    """
+    things = scene.things
+    places = np.stack([thing.at(ticks) for thing in things])
+    visible = np.stack([thing.visible(ticks) for thing in things])
+    offsets = places[None] - places[:, None]
+    other = ~np.eye(len(things), dtype=bool) & visible.any(1)
+    clear = []
+    for side, direction in _SIDES.items():
+        along, across = offsets @ np.array(direction), np.abs(offsets @ np.array(direction[::-1]))
+        inside = other & visible.all(1) & ((along >= 8) & (along >= 1.25 * across)).all(2)
+        unclear = other & ~inside & (along > np.maximum(0.8 * across, 0)).any(2)
+        empty = ~other | (along <= -2).all(2)
+        for index in np.flatnonzero(visible.all(1) & ~unclear.any(1)):
+            found = np.flatnonzero(inside[index])
+            if len(found) == 1 and things[found[0]].new_color is None:
+                clear.append((things[index], side, _name(things[found[0]])))
+            elif empty[index].all():
+                clear.append((things[index], side, "nothing"))
+    return clear
 
 
 def what_happened(scene: Scene, start: Flash | None, end: Flash | None) -> str | None:

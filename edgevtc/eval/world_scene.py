@@ -70,7 +70,7 @@ class Thing:
 
     def at(self, ticks: NDArray[Any]) -> Points:
         """Its centre [F, 2] (x, y) at the ticks [F], whether visible or not."""
-        travelled = self.speed * np.clip(ticks - self.onset, 0, None)[:, None]
+        travelled = self.speed * np.maximum(ticks - self.onset, 0)[:, None]
         return (np.array([self.x, self.y]) + _STEP[self.heading] * travelled).astype(np.float32)
 
 
@@ -204,7 +204,7 @@ class SceneMaker:
         things: list[Thing] = []
         taken: list[Points] = []
         if sign is not None:
-            place = np.full((ticks, 2), np.nan, np.float32)
+            place = np.full((ticks, 2), np.inf, np.float32)
             place[sign.enters : sign.leaves] = sign.x, sign.y
             taken.append(place)
         for index in range(wanted):
@@ -216,14 +216,14 @@ class SceneMaker:
             if thing is not None:
                 things.append(thing)
                 path = thing.at(now)
-                path[~thing.visible(now)] = np.nan
+                path[~thing.visible(now)] = np.inf
                 taken.append(path)
         return things
 
     def _place(
         self, kind: Kind, start: int, leaves: int, heading: int, color: int, taken: list[Points], now: Points
     ) -> Thing | None:
-        """A thing that meets none of the taken paths [T, 2] (NaN where absent), or None after some tries."""
+        """A thing that meets none of the taken paths [T, 2] (infinite where absent), or None after some tries."""
         r = self._rng
         onset, speed = start, 0.0
         if heading and leaves - start > 1:
@@ -234,13 +234,11 @@ class SceneMaker:
         travel = _STEP[heading] * speed * (leaves - 1 - onset)
         low, high = RADII[1] - np.minimum(travel, 0), SIDE - 1 - RADII[1] - np.maximum(travel, 0)
         origins = low + (high - low) * r.random((_TRIES, 2))
-        moved = _STEP[heading] * (speed * np.clip(now - onset, 0, None))[:, None]
+        moved = _STEP[heading] * (speed * np.maximum(now[start:leaves] - onset, 0))[:, None]
         paths = origins[:, None] + moved[None]
-        paths[:, (now < start) | (now >= leaves)] = np.nan
         free = np.ones(_TRIES, bool)
         for other in taken:
-            with np.errstate(invalid="ignore"):
-                free &= ~(np.abs(paths - other).max(2) < _GAP).any(1)
+            free &= (np.abs(paths - other[start:leaves]).max(2) >= _GAP).all(1)
         if not free.any():
             return None
         x, y = origins[int(free.argmax())]
