@@ -236,8 +236,9 @@ def _argmax_rank(node: ir.Node) -> Iterator[str]:
 
 
 def _uint8(node: ir.Node) -> Iterator[str]:
-    if node.op_type != "Cast" and any(value is not None and value.dtype == ir.DataType.UINT8 for value in node.inputs):
-        yield f"{node.op_type} of uint8: engines take uint8 as an input and can only cast it"
+    values = [*node.outputs, *(node.inputs if node.op_type != "Cast" else ())]
+    if any(value is not None and value.dtype == ir.DataType.UINT8 for value in values):
+        yield f"{node.op_type} with uint8: engines take uint8 as an input and can only cast it"
 
 
 def _float64(node: ir.Node) -> Iterator[str]:
