@@ -15,6 +15,8 @@ __all__ = ["Compressor", "Features", "Plan", "create"]
 _PROGRAMS = {
     "none": ("baselines", "KeepAll"),
     "uniform": ("baselines", "Uniform"),
+    "holitom": ("holitom", "HoliTom"),
+    "infomerge": ("infomerge", "InfoMerge"),
 }
 
 

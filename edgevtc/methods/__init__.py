@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 
 from edgevtc.errors import ConfigError, choices
-from edgevtc.methods import baselines
+from edgevtc.methods import baselines, holitom, infomerge
 from edgevtc.methods.spec import NEEDS, POSITION_MODES, MethodSpec, Parameter, budget_for
 
 __all__ = [
@@ -30,7 +30,7 @@ ENTRY_POINT_GROUP = "edgevtc.compressors"
 
 def builtin_methods() -> dict[str, MethodSpec]:
     """Name → spec of the methods this package brings."""
-    specs = (baselines.NONE, baselines.UNIFORM)
+    specs = (baselines.NONE, baselines.UNIFORM, holitom.HOLITOM, infomerge.INFOMERGE)
     return {spec.name: spec for spec in specs}
 
 
