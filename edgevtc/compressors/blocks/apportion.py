@@ -31,18 +31,19 @@ def apportion(weights: Tensor, caps: Tensor, total: int | Tensor, floor: int = 0
     caps = caps.to(torch.float32)
     # Weights so small that their λ would overflow count as zero.
     weights = weights / weights.max().clamp_min(1e-30)
-    weights = torch.where(weights > 1e-20, weights, torch.zeros_like(weights))
+    weights = torch.where(weights > 1e-20, weights, 0.0)
     total = torch.as_tensor(total, device=caps.device).to(torch.float32).minimum(caps.sum())
     low = caps.clamp_max(float(floor))
     if floor:
-        open_weight = torch.where(caps > 0, weights, torch.full_like(weights, -1.0))
-        low = torch.where(stable_rank(open_weight) < total, low, torch.zeros_like(low))
+        open_weight = torch.where(caps > 0, weights, -1.0)
+        low = torch.where(stable_rank(open_weight) < total, low, 0.0)
     quota = _quotas(weights, low, caps, total)
 
     share = torch.minimum(quota.floor(), caps)
-    remainder = torch.where(share < caps, quota - share, torch.full_like(quota, -1.0))
+    open_groups = (share < caps) & (weights > 0)
+    remainder = torch.where(open_groups, quota - share, -1.0)
     by_remainder = _rank_by(remainder, weights)
-    share = share + ((by_remainder < total - share.sum()) & (share < caps)).to(torch.float32)
+    share = share + ((by_remainder < total - share.sum()) & open_groups).to(torch.float32)
 
     room = caps - share
     heavier = precedes(weights).to(torch.float32)

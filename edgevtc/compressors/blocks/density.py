@@ -16,10 +16,11 @@ FAR = 1e9
 def squared_distances(x: Tensor) -> Tensor:
     """[..., N, N] float32 squared Euclidean distances of x [..., N, D], divided by D; exactly 0 on the diagonal."""
     size, dim = x.shape[-2:]
-    # Scaled so that a row's own product is −2·norm: it cancels against the norms without a remainder.
-    products = ((x * (-2.0 / dim)) @ x.transpose(-1, -2)).to(torch.float32)
+    # Products need not come out symmetric to the last bit, but mutual neighbours have to tie exactly.
+    products = ((x * (-1.0 / dim)) @ x.transpose(-1, -2)).to(torch.float32)
+    products = products + products.transpose(-1, -2)
     norms = products.flatten(-2)[..., :: size + 1] * -0.5
-    return (products + norms[..., :, None] + norms[..., None, :]).clamp_min(0)
+    return (products + (norms[..., :, None] + norms[..., None, :])).clamp_min(0)
 
 
 def density_peaks(
