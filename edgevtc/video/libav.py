@@ -166,15 +166,21 @@ class VideoFile:
 
     def packets(self, every_stream: bool = False) -> Iterator[av.Packet]:
         """Whole packets from here on. Damaged ones are left out and counted; where reading fails is the end."""
-        try:
-            for packet in self._container.demux() if every_stream else self._container.demux(self.stream):
-                # To a decoder, an empty packet is the end of the stream; some containers store them for "no change".
-                if packet.size and not packet.is_corrupt:
-                    yield packet
-                elif packet.is_corrupt and packet.stream_index == self.stream.index:
-                    self.damaged += 1
-        except av.FFmpegError:
-            self.damaged += 1
+        while True:
+            try:
+                for packet in self._container.demux() if every_stream else self._container.demux(self.stream):
+                    # To a decoder an empty packet is the end of the stream; some containers store them for "no change".
+                    if packet.size and not packet.is_corrupt:
+                        yield packet
+                    elif packet.is_corrupt and packet.stream_index == self.stream.index:
+                        self.damaged += 1
+                return
+            except av.FFmpegError:
+                self.damaged += 1
+                return
+            except IndexError:
+                # PyAV trips over the first packet of a stream that was not there when the file was opened.
+                self.damaged += 1
 
     def frames(self, from_keyframe: bool) -> Iterator[av.VideoFrame]:
         """Decoded frames from here on, in the order of display. Damaged packets are left out and counted.
