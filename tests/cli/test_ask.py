@@ -100,7 +100,7 @@ WRONG_CALLS = [
     (["ask", "{clip}", "x", "--start", "1000"], 1, "1000"),
     (["ask", "{clip}", "x", "--start", "3", "--end", "2"], 1, "2"),
     (["ask", "{clip}", "x", "--fps", "0"], 1, "fps"),
-    (["ask", "{clip}", "x", "--weight-format", "int2"], 1, "one of: int8"),
+    (["ask", "{clip}", "x", "--weight-format", "int2"], 1, "one of: w8a8"),
     (["ask", "{clip}", "x", "--budget", "58", "--retention-ratio", "0.1"], 2, "not allowed with"),
     (["ask", "{clip}", "x", "--budget", "many"], 2, "--budget"),
     (["ask"], 2, "video"),
