@@ -76,8 +76,7 @@ def scene_labels(scene: Scene) -> dict[str, NDArray[Any]]:
         labels["flash"][flash.enters :] = flash.color + 1
         labels["flashes"][flash.enters :] += 1
         seen[ticks, flash.color] = seen[ticks, 13] = 1
-    if scene.sign:
-        sign = scene.sign
+    for sign in scene.signs:
         ticks = now[sign.enters : sign.leaves]
         cells = {"color": IGNORE, "shape": _SIGN, "size": IGNORE, "digit": sign.digit + 1}
         _cover(labels, ticks, sign.x, sign.y, cells)

@@ -120,7 +120,8 @@ class Renderer:
         ticks = np.arange(scene.ticks, dtype=np.float32) if ticks is None else ticks
         scale = np.array(size) / SIDE
         rng = np.random.default_rng(scene.seed)
-        tints = rng.normal(size=(len(scene.things) + len(scene.flashes) + 1, 3)).astype(np.float32) * 8
+        marks = len(scene.things) + len(scene.flashes) + len(scene.signs)
+        tints = rng.normal(size=(marks, 3)).astype(np.float32) * 8
         frames = self._background(scene, ticks, size)
         for thing, tint in zip(scene.things, tints, strict=False):
             late, path = thing.changed(ticks), thing.at(ticks)
@@ -130,13 +131,12 @@ class Renderer:
         for flash, tint in zip(scene.flashes, tints[len(scene.things) :], strict=False):
             for t in np.flatnonzero((ticks >= flash.enters - 0.5) & (ticks < flash.leaves - 0.5)):
                 _stamp_shape(frames[t], (flash.x, flash.y), STAR, RADII[1], RGB[flash.color] + tint, scale)
-        if scene.sign:
-            sign = scene.sign
+        for sign, tint in zip(scene.signs, tints[len(scene.things) + len(scene.flashes) :], strict=True):
             box = [max(3, round((2 * half + 1) * s)) for half, s in zip(SIGN_HALF, scale, strict=True)]
-            plate = _plate(sign.digit, box[0], box[1]) + tints[-1]
-            centre = (np.array([sign.x, sign.y]) + 0.5) * scale - 0.5
+            plate = _plate(sign.digit, box[0], box[1]) + tint
+            x, y = (np.array([sign.x, sign.y]) + 0.5) * scale - 0.5
             for t in np.flatnonzero((ticks >= sign.enters - 0.5) & (ticks < sign.leaves - 0.5)):
-                stamp(frames[t], float(centre[0]), float(centre[1]), ((box[0] - 1) / 2, (box[1] - 1) / 2), None, plate)
+                stamp(frames[t], x, y, ((box[0] - 1) / 2, (box[1] - 1) / 2), None, plate)
         frames *= scene.brightness
         self.add_noise(frames, NOISE_LEVELS[scene.noise], int(rng.integers(1 << 30)) + first * _NOISE_STEP)
         return np.clip(frames, 0, 255, out=frames).astype(np.uint8)

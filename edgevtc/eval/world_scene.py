@@ -103,7 +103,7 @@ class Scene:
     kind: Kind
     things: tuple[Thing, ...]
     flashes: tuple[Flash, ...]
-    sign: Sign | None
+    signs: tuple[Sign, ...]  # at most one in scenes that are asked about
     texture: int
     corner: tuple[float, float]  # of the background crop, px
     pan: tuple[float, float]  # px a tick; (0, 0) is a static camera
@@ -115,6 +115,11 @@ class Scene:
     def ticks(self) -> int:
         """Number of ticks: model frames."""
         return TICKS[self.kind]
+
+    @property
+    def sign(self) -> Sign | None:
+        """The sign, if there is one."""
+        return self.signs[0] if self.signs else None
 
     @property
     def panned(self) -> bool:
@@ -144,7 +149,7 @@ class SceneMaker:
             kind=kind,
             things=tuple(things),
             flashes=tuple(self._flashes(kind, things, sign)),
-            sign=sign,
+            signs=(sign,) if sign else (),
             **self._camera(),
         )
 
@@ -152,7 +157,7 @@ class SceneMaker:
         """A picture with up to sixteen things, stars and signs on a loose grid: dense work for the vision tower."""
         r = self._rng
         full = r.uniform(0.2, 0.9)
-        things, flashes, sign = [], [], None
+        things, flashes, signs = [], [], []
         offset = r.integers(-7, 8, 2)
         for place in r.permutation(16):
             if r.random() > full:
@@ -164,15 +169,15 @@ class SceneMaker:
             which = r.random()
             if which < 0.15:
                 flashes.append(Flash(color, 0, 1, *np.clip((x, y), 7, SIDE - 8).tolist()))
-            elif which < 0.4 and sign is None:
-                sign = Sign(int(r.integers(10)), 0, 1, *np.clip((x, y), 9, SIDE - 10).tolist())
+            elif which < 0.5:
+                signs.append(Sign(int(r.integers(10)), 0, 1, *np.clip((x, y), 9, SIDE - 10).tolist()))
             else:
                 things.append(Thing(color, self._shape_for(color), size, 0, 0, 1, 0, x, y, 0.0))
         return Scene(
             kind="image",
             things=tuple(things),
             flashes=tuple(flashes),
-            sign=sign,
+            signs=tuple(signs),
             **self._camera(),
         )
 

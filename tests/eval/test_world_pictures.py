@@ -82,7 +82,7 @@ def test_a_panned_background_moves_and_a_static_one_does_not(world: World):
     moved = {True: [], False: []}
     while min(map(len, moved.values())) < 3:
         scene = quiet_scene(world)
-        empty = Scene(**{**vars(scene), "things": (), "flashes": (), "sign": None})
+        empty = Scene(**{**vars(scene), "things": (), "flashes": (), "signs": ()})
         frames = world.renderer.frames(empty).astype(float)
         moved[scene.panned].append(np.abs(frames[8] - frames[0]).mean())
     assert max(moved[False]) < 2 < min(moved[True]) or np.median(moved[True]) > 2 * np.median(moved[False])
