@@ -42,6 +42,7 @@ class Tail:
     packets: int
     end: int | None  # in ticks, of the last frame shown
     end_of_all: int  # in ticks, of the longest stream
+    jumps: bool  # whether time goes back by more than a second, as where recordings were joined
 
 
 class VideoReader:
@@ -50,7 +51,8 @@ class VideoReader:
     The timeline is learnt from the header and from the file's last packets; where the header knows no duration, from
     all packets, none of them decoded. Frame number i is the picture on show in the middle of slot i, at
     ``start + (i + 1/2) / fps``. At a constant rate that is the i-th frame, however the container rounds its
-    timestamps; at a varying rate the slots are uniform in time. Where a file has no timestamps, frames are counted.
+    timestamps; at a varying rate the slots are uniform in time. Where a file has no timestamps, or its time goes back
+    (recordings that were joined), frames are counted.
 
     Args:
         path: A video file.
@@ -102,17 +104,19 @@ class VideoReader:
             width, height = height, width
         start, rate = timestamp_of(first), file.rate
 
-        last = self._read_tail(start, file.end, rate) if start is not None and file.end and rate else None
-        tail = last or self._scan()
+        tail = self._read_tail(start, file.end, rate) if start is not None and file.end and rate else None
+        whole = None
+        if tail is None or self._missing(tail, rate) or tail.jumps:
+            tail = whole = self._scan()
         duration = Fraction(0) if start is None or tail.end is None else (tail.end - start) * file.tick
-        self._timed = 0 < duration <= LONGEST_CLIP_S
+        self._timed = 0 < duration <= LONGEST_CLIP_S and not tail.jumps
         if self._timed:
             self._start, self._rate = start or 0, rate or tail.packets / duration
             num_frames = max(1, round(duration * self._rate))
-            self._warn_if_cut(tail)
+            self._warn_if_cut(tail, rate)
         else:
             self._start, self._rate = 0, rate or ASSUMED_RATE
-            num_frames = max(1, (self._scan() if last else tail).packets)
+            num_frames = max(1, (whole or self._scan()).packets)
             duration = num_frames / self._rate
         return VideoInfo(
             width=width,
@@ -145,8 +149,9 @@ class VideoReader:
 
     def _read_to_end(self) -> Tail:
         file = self._file
-        count, end_of_all = 0, 0
+        count, end_of_all, jumps = 0, 0, False
         end: int | None = None
+        latest = -(2**63)
         frame_ticks = round(1 / (file.rate or ASSUMED_RATE) / file.tick)
         for seen, packet in enumerate(file.packets(every_stream=True)):
             if seen >= MAX_SCANNED_PACKETS:
@@ -156,20 +161,26 @@ class VideoReader:
             when = timestamp_of(packet)
             if packet.stream_index == file.stream.index:
                 count += 1
+                if packet.dts is not None:
+                    jumps = jumps or (packet.dts - latest) * file.tick < -1
+                    latest = packet.dts
                 if when is not None:
                     end = max(when if end is None else end, when + (packet.duration or frame_ticks))
             elif when is not None:
                 end_of_all = max(end_of_all, int((when + (packet.duration or 0)) * packet.time_base / file.tick))
-        return Tail(count, end, max(end_of_all, end or 0))
+        return Tail(count, end, max(end_of_all, end or 0), jumps)
 
-    def _warn_if_cut(self, tail: Tail) -> None:
-        promised = self._file.end
-        if promised is None:
-            return
-        # Sound may go on longer than the pictures; what no stream reaches is missing.
-        missing = (promised - tail.end_of_all) * self._file.tick
-        if missing > max(SHORTEST_CUT_S, 4 / self._rate):
-            whole = (promised - self._start) * self._file.tick
+    def _missing(self, tail: Tail, rate: Fraction | None) -> Fraction:
+        """Seconds that the header promises and the file does not hold; sound may go on longer than the pictures."""
+        if self._file.end is None:
+            return Fraction(0)
+        missing = (self._file.end - tail.end_of_all) * self._file.tick
+        return missing if missing > max(SHORTEST_CUT_S, 4 / (rate or ASSUMED_RATE)) else Fraction(0)
+
+    def _warn_if_cut(self, tail: Tail, rate: Fraction | None) -> None:
+        missing = self._missing(tail, rate)
+        if missing:
+            whole = ((self._file.end or 0) - self._start) * self._file.tick
             self._cut = [
                 f"{self._file.path.name} ends early: {float(missing):.1f} s of {float(whole):.1f} s are missing"
             ]

@@ -7,7 +7,7 @@ from test_video_reading import write_with_sound
 from video_clips import Encoding, number_shown, write_clip
 
 from edgevtc.errors import VideoError
-from edgevtc.video import FrameSampler, probe
+from edgevtc.video import FrameSampler, probe, reader
 
 FAST_START = Encoding(muxer={"movflags": "faststart"})
 
@@ -141,6 +141,17 @@ def test_damage_in_the_middle_is_passed_over_and_told(tmp_path):
     assert shown[-10:] == list(range(50, 60))
 
 
+def test_joined_recordings_are_one_clip(tmp_path):
+    # Time starts again in the middle, and the second part brings a stream of sound that the first has not.
+    first = write_clip(tmp_path / "first.ts", 200)
+    second = write_with_sound(tmp_path / "second.ts", num_frames=60, sound_s=3.0)
+    (tmp_path / "joined.ts").write_bytes(first.read_bytes() + second.read_bytes())
+    with FrameSampler(tmp_path / "joined.ts", 8) as sampler:
+        assert sampler.info.num_frames in (259, 260)  # the packet at the seam is damaged
+        shown = [number_shown(frame.image) for frame in sampler]
+    assert all(abs(number - index % 200) <= 1 for number, index in zip(shown, sampler.indices, strict=True))
+
+
 def test_ten_thousand_frames_a_second(tmp_path):
     path = write_clip(tmp_path / "fast.mp4", 600, Encoding(options={"qp": "20"}, gop=5000), rate=10_000, size=(48, 96))
     with FrameSampler(path, 5) as sampler:
@@ -159,3 +170,17 @@ def test_a_header_that_promises_an_hour(tmp_path):
         assert sampler.info.num_frames == 60
         assert [number_shown(frame.image) for frame in sampler] == [0, 29, 59]
         assert sampler.warnings == ["promise.mkv ends early: 3598.0 s of 3600.0 s are missing"]
+
+
+def test_a_clip_without_keyframes_is_given_up_in_the_end(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "one_keyframe.mp4", 60, Encoding(gop=10_000))
+    monkeypatch.setattr(reader, "MAX_FRAMES_TO_REACH_ONE", 20)
+    with pytest.raises(VideoError, match="no keyframe in 20 frames"):
+        list(FrameSampler(path, 2))
+
+
+def test_endless_packets_are_given_up_in_the_end(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "raw.h264", 60)
+    monkeypatch.setattr(reader, "MAX_SCANNED_PACKETS", 20)
+    with pytest.raises(VideoError, match="more than 20 packets"):
+        probe(path)
