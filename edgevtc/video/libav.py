@@ -58,12 +58,9 @@ class VideoFile:
         if not path.is_file():
             what = "is not a file" if path.exists() else "does not exist"
             raise VideoError(f"{path} {what}: give a video file, a picture, or a folder of pictures")
-        try:
-            if path.stat().st_size == 0:
-                raise VideoError(f"{path.name} is empty")
-            check_sample_counts(path)
-        except OSError as error:
-            raise VideoError(f"{path} cannot be read: {(error.strerror or 'input/output error').lower()}") from None
+        if path.stat().st_size == 0:
+            raise VideoError(f"{path.name} is empty")
+        check_sample_counts(path)
         self._open()
 
     def _open(self) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from edgevtc.errors import ConfigError, VideoError, choices
 from edgevtc.video.sampling import VideoInfo
 
-__all__ = ["MAX_PIXELS", "RESAMPLE_FILTERS", "PictureReader", "check_pixels", "is_picture", "natural_key", "resize"]
+__all__ = ["MAX_PIXELS", "RESAMPLE_FILTERS", "PictureReader", "check_pixels", "check_resize", "is_picture", "resize"]
 
 #: Twice an 8K picture. What is larger is refused before its pixels are decoded.
 MAX_PIXELS = 2**26
@@ -66,6 +66,18 @@ def check_pixels(name: str, width: int, height: int) -> None:
             f"{name}: the picture is {width}x{height} pixels, above the limit of {MAX_PIXELS // 2**20} Mi pixels: "
             "scale it down first"
         )
+
+
+def check_resize(size: tuple[int, int] | None, resample: str) -> None:
+    """Refuse a size or a filter that `resize` cannot serve.
+
+    Raises:
+        ConfigError: The filter is unknown, or a side is not positive or too large.
+    """
+    if resample not in RESAMPLE_FILTERS:
+        raise ConfigError(f"unknown resample filter {resample!r}: {choices(RESAMPLE_FILTERS)}")
+    if size is not None and not (len(size) == 2 and min(size) >= 1 and size[0] * size[1] <= MAX_PIXELS):
+        raise ConfigError(f"size is {size}: it must be (height, width) in pixels, such as (384, 384)")
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int] | None, resample: str) -> NDArray[np.uint8]:
@@ -150,15 +162,3 @@ class PictureReader:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-
-def check_resize(size: tuple[int, int] | None, resample: str) -> None:
-    """Refuse a size or a filter that `resize` cannot serve.
-
-    Raises:
-        ConfigError: The filter is unknown, or a side is not positive or too large.
-    """
-    if resample not in RESAMPLE_FILTERS:
-        raise ConfigError(f"unknown resample filter {resample!r}: {choices(RESAMPLE_FILTERS)}")
-    if size is not None and not (len(size) == 2 and min(size) >= 1 and size[0] * size[1] <= MAX_PIXELS):
-        raise ConfigError(f"size is {size}: it must be (height, width) in pixels, such as (384, 384)")

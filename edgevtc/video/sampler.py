@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevtc.errors import VideoError
 from edgevtc.video.pictures import PictureReader, check_resize, is_picture, resize
 from edgevtc.video.reader import VideoReader
 from edgevtc.video.sampling import VideoInfo, sample_indices
@@ -36,9 +37,12 @@ class Frame:
 def open_source(source: str | os.PathLike[str]) -> VideoReader | PictureReader:
     """Choose the reader for a source by what it is: a folder, a picture by its name, else a video."""
     path = Path(source)
-    if path.is_dir() or (path.is_file() and is_picture(path)):
-        return PictureReader(path)
-    return VideoReader(path)
+    try:
+        if path.is_dir() or (path.is_file() and is_picture(path)):
+            return PictureReader(path)
+        return VideoReader(path)
+    except OSError as error:
+        raise VideoError(f"{path} cannot be read: {(error.strerror or type(error).__name__).lower()}") from None
 
 
 def probe(source: str | os.PathLike[str]) -> VideoInfo:

@@ -95,6 +95,17 @@ def test_what_cannot_be_read_says_so_in_one_line(make, message, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_must_not_be_read(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "secret.mp4", 5)
+
+    def forbidden(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", forbidden)  # the user of a test may be root, whom no mode stops
+    with pytest.raises(VideoError, match=r"secret\.mp4 cannot be read: permission denied"):
+        probe(path)
+
+
 @pytest.mark.parametrize(
     ("name", "encoding"),
     [
