@@ -24,6 +24,9 @@ __all__ = ["InfoMerge", "segment_merit", "standardize", "temporal_feature_dynami
 #: Keeps a product such as (1 − 0.3)·10 from falling below the whole number it means.
 ROUNDING = 1e-9
 
+#: Smaller changes of a cosine, and smaller deviations between segments, are float32 noise and count as none.
+NOISE = 1e-6
+
 
 class InfoMerge(Compressor):
     """Salient tokens of every frame plus merged anchors, whose budgets follow what a segment has to say.
@@ -184,8 +187,8 @@ def temporal_feature_dynamics(x: Tensor, segments: Segments) -> Tensor:
     # A step counts if both of its frames are in the segment, against the frames of that segment only.
     within = segments.same[1:] * (1 - segments.start[1:, None])
     steps = (change * within).sum(-1)
-    total = steps @ segments.same[1:] / (segments.length * (segments.length - 1)).clamp_min(1)
-    return total.T
+    dynamics = (steps @ segments.same[1:] / (segments.length * (segments.length - 1)).clamp_min(1)).T
+    return torch.where(dynamics > NOISE, dynamics, torch.zeros_like(dynamics))
 
 
 def segment_merit(
@@ -217,4 +220,5 @@ def standardize(values: Tensor, segments: Segments) -> Tensor:
     """z-scores over the segments of values [T], with the population deviation; 0 where all segments agree."""
     weights = segments.start / segments.start.sum()
     centred = values - (weights * values).sum()
-    return centred / (weights * centred.square()).sum().sqrt().clamp_min(1e-6)
+    deviation = (weights * centred.square()).sum().sqrt()
+    return torch.where(deviation > NOISE, centred / deviation.clamp_min(NOISE), torch.zeros_like(centred))

@@ -54,16 +54,26 @@ def penalized_salient_tokens(
         salient [T, N] bool, `per_frame` of them in each frame; taken [T, N] bool, static positions that were
         picked in this frame or an earlier one of its segment.
     """
+    frames, size = saliency.shape
     saliency = saliency.clamp(UNKNOWN, -UNKNOWN)
-    drop = penalty * saliency_deviation(saliency, unbiased)
-    fixed = static.to(torch.float32)
-    carried = 1 - segments.start
-    held = torch.zeros_like(fixed[0])
+    dropped = saliency - penalty * saliency_deviation(saliency, unbiased)[:, None]
+    # A token has one of two values, so all of a frame's are ranked at once and a step only compares whole numbers.
+    both = torch.stack([saliency, dropped], -1).reshape(frames, 2 * size)
+    keys = -stable_rank(both).reshape(frames, size, 2)
+    steps = zip(
+        keys[..., 0].split(1),
+        keys[..., 1].split(1),
+        static.split(1),
+        (segments.start < 1)[:, None].split(1),
+        strict=True,
+    )
+    held = torch.zeros_like(static[:1])
     salient, taken = [], []
-    for t in range(saliency.shape[0]):
-        held = held * carried[t]
-        picked = salient_tokens(saliency[t] - drop[t] * held, per_frame)
-        held = torch.maximum(held, picked.to(torch.float32) * fixed[t])
+    for fresh, repeated, fixed, carried in steps:
+        held = held & carried
+        key = torch.where(held, repeated, fresh)
+        picked = key >= torch.topk(key, per_frame).values.amin(-1, keepdim=True)
+        held = held | (picked & fixed)
         salient.append(picked)
-        taken.append(held > 0)
-    return torch.stack(salient), torch.stack(taken)
+        taken.append(held)
+    return torch.cat(salient), torch.cat(taken)

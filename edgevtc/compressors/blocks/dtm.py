@@ -67,17 +67,16 @@ def pick_anchors(
     # Levels of whole numbers instead of large negative scores, which would swallow the differences below them.
     key = stable_rank(score) + torch.where(valid, 0.0, 2.0 * size)
     if static is None:
-        return stable_rank(key, descending=False) < counts[:, None]
-    fixed = static.to(torch.float32)
-    carried = 1 - segments.start
-    held = torch.zeros_like(fixed[0])
+        return _ascending_rank(key) < counts[:, None]
+    rows = (key, key + size, counts[:, None], static, (segments.start < 1)[:, None])
+    held = torch.zeros_like(static[:1])
     anchors = []
-    for t in range(score.shape[0]):
-        held = held * carried[t]
-        picked = stable_rank(key[t] + size * held, descending=False) < counts[t]
-        held = torch.maximum(held, picked.to(torch.float32) * fixed[t])
+    for fresh, repeated, count, fixed, carried in zip(*(row.split(1) for row in rows), strict=True):
+        held = held & carried
+        picked = _ascending_rank(torch.where(held, repeated, fresh)) < count
+        held = held | (picked & fixed)
         anchors.append(picked)
-    return torch.stack(anchors)
+    return torch.cat(anchors)
 
 
 def nearest_anchors(
@@ -160,6 +159,11 @@ def merge_matrix(index: Tensor, absorbs: Tensor, weight: float, adaptive: bool) 
     own = torch.where(count > 0, own, torch.ones_like(own))
     share = (1 - own) / count.clamp_min(1)
     return absorbs.to(torch.float32) * share[:, None] + one_hot(index, absorbs.shape[1]) * own[:, None]
+
+
+def _ascending_rank(key: Tensor) -> Tensor:
+    """[..., N] float32 rank of keys [..., N] that are all different."""
+    return (key[..., None, :] < key[..., :, None]).sum(-1, dtype=torch.float32)
 
 
 def _first_largest(values: Tensor, allowed: Tensor) -> Tensor:
