@@ -11,14 +11,25 @@ from contextlib import contextmanager
 
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnx_ir.passes import Sequential
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    CommonSubexpressionEliminationPass,
+    DeduplicateInitializersPass,
+    LiftConstantsToInitializersPass,
+    NameFixPass,
+    OutputFixPass,
+    RemoveUnusedNodesPass,
+    ShapeInferencePass,
+)
+from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
 from edgevtc.compressors import Compressor
 from edgevtc.errors import ExportError
 from edgevtc.models import Vision
 
-__all__ = ["COMPRESSOR_OUTPUTS", "FRAMES", "OPSET", "export_compressor", "export_encoder", "export_fused"]
+__all__ = ["COMPRESSOR_OUTPUTS", "FRAMES", "OPSET", "export_compressor", "export_encoder", "export_fused", "fuse"]
 
 #: Opset of the traced graphs: the first with Gelu, and within what TensorRT 10.3 and ONNX Runtime 1.23 read.
 OPSET = 20
@@ -30,17 +41,20 @@ FRAMES = "frames"
 COMPRESSOR_OUTPUTS = ("tokens", "positions", "counts", "assignment")
 
 
-def export_encoder(vision: Vision, frames_per_call: int) -> ir.Model:
+def export_encoder(vision: Vision, frames_per_call: int, frames_per_slice: int | None = None) -> ir.Model:
     """Trace frames [C, H, W, 3] uint8 → the features the vision part was loaded for.
 
     Args:
         vision: The vision part; its `outputs` are the graph's.
         frames_per_call: C.
+        frames_per_slice: Frames the tower takes at once inside the graph. Fewer frames bound the memory of its
+            activations where attention is not fused, but each slice repeats the tower's nodes; all C where None.
 
     Raises:
         ExportError: The program cannot be traced.
     """
-    return _trace(_Encoder(vision), "encoder", {FRAMES: _frames(vision, frames_per_call)}, vision.outputs)
+    module = _Encoder(vision, frames_per_slice or frames_per_call)
+    return _trace(module, "encoder", {FRAMES: _frames(vision, frames_per_call)}, vision.outputs)
 
 
 def export_compressor(
@@ -67,21 +81,50 @@ def export_compressor(
 def export_fused(vision: Vision, compressor: Compressor, frames_per_slice: int | None = None) -> ir.Model:
     """Trace frames [T, H, W, 3] uint8 → tokens [B, D], positions [B], counts [B], assignment [T, N], all int32.
 
-    The weights have the names and bytes they have in the encoder graph, so a store by content holds them once.
+    For several compressors behind one encoder, trace each part once and :func:`fuse` them.
 
     Args:
         vision: The vision part.
         compressor: The program that follows it.
-        frames_per_slice: Frames the tower takes at once inside the graph. Fewer frames bound the memory of its
-            activations where attention is not fused, but each slice repeats the tower's nodes; all T where not given.
+        frames_per_slice: See :func:`export_encoder`.
 
     Raises:
-        ExportError: The vision part does not give what the method needs, or the program cannot be traced.
+        ExportError: The vision part does not give what the method needs, or a program cannot be traced.
     """
-    _check_needs(compressor, vision.outputs)
-    module = _Fused(vision, compressor, frames_per_slice or compressor.num_frames)
-    frames = _frames(vision, compressor.num_frames)
-    return _trace(module, compressor.spec.name, {FRAMES: frames}, COMPRESSOR_OUTPUTS)
+    return fuse(
+        export_encoder(vision, compressor.num_frames, frames_per_slice),
+        export_compressor(compressor, vision.feature_shapes(compressor.num_frames)),
+    )
+
+
+def fuse(encoder: ir.Model, compressor: ir.Model) -> ir.Model:
+    """Put a compressor's graph behind an encoder's that takes the whole clip; both stay as they are.
+
+    The weights keep their names and bytes, so a store by content holds them once.
+
+    Raises:
+        ExportError: The encoder does not give what the compressor needs.
+    """
+    whole, tail = encoder.clone(), compressor.clone().graph
+    given = {value.name: value for value in whole.graph.outputs}
+    if missing := [value.name for value in tail.inputs if value.name not in given]:
+        raise ExportError(f"method {tail.name} needs {missing[0]}, the encoder gives {', '.join(map(str, given))}")
+    for value in tail.inputs:
+        ir.convenience.replace_all_uses_with(value, given[value.name])
+    outputs, nodes, constants = list(tail.outputs), list(tail), list(tail.initializers.values())
+    inner = [value for node in nodes for value in node.outputs if not value.is_graph_output()]
+    tail.outputs.clear()
+    tail.initializers.clear()
+    tail.remove(nodes)
+    for value in [*inner, *constants]:
+        value.name = f"compressor.{value.name}"
+    for value in constants:
+        whole.graph.register_initializer(value)
+    whole.graph.extend(nodes)
+    whole.graph.outputs[:] = outputs
+    whole.graph.name = tail.name
+    RemoveUnusedNodesPass()(whole)
+    return whole
 
 
 # A parameter's name in the graph is its path in the traced module. These wrappers give a weight the same path, and so
@@ -89,12 +132,17 @@ def export_fused(vision: Vision, compressor: Compressor, frames_per_slice: int |
 
 
 class _Encoder(nn.Module):
-    def __init__(self, vision: Vision) -> None:
+    def __init__(self, vision: Vision, frames_per_slice: int) -> None:
         super().__init__()
         self.vision = vision
+        self.frames_per_slice = frames_per_slice
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        return self.vision(frames)
+        if self.frames_per_slice == len(frames):
+            return self.vision(frames)
+        # Engines take uint8 as an input and can only cast it, not split it.
+        slices = [self.vision(part) for part in frames.float().split(self.frames_per_slice)]
+        return tuple(torch.cat(parts) for parts in zip(*slices, strict=True))
 
 
 class _Compressor(nn.Module):
@@ -104,21 +152,6 @@ class _Compressor(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         return self.compressor(*inputs)
-
-
-class _Fused(nn.Module):
-    def __init__(self, vision: Vision, compressor: Compressor, frames_per_slice: int) -> None:
-        super().__init__()
-        self.vision = vision
-        self.compressor = compressor
-        self.frames_per_slice = frames_per_slice
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        # Engines take uint8 as an input and can only cast it, not split it.
-        slices = [self.vision(part) for part in frames.float().split(self.frames_per_slice)]
-        columns = zip(self.vision.outputs, zip(*slices, strict=True), strict=True)
-        features = {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in columns}
-        return self.compressor(*(features[name] for name in self.compressor.spec.needs))
 
 
 def _frames(vision: Vision, count: int) -> Tensor:
@@ -143,6 +176,7 @@ def _trace(module: nn.Module, name: str, inputs: Mapping[str, Tensor], outputs: 
                 input_names=list(inputs),
                 output_names=list(outputs),
                 opset_version=OPSET,
+                optimize=False,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -152,11 +186,31 @@ def _trace(module: nn.Module, name: str, inputs: Mapping[str, Tensor], outputs: 
     assert program is not None
     model = program.model
     model.graph.name = name
+    _simplify(model)
     _separate_constant_outputs(model.graph)
     _name_nodes(model.graph)
     # What the tracer notes beside each node are lines of source files on this machine.
     ClearMetadataAndDocStringPass()(model)
     return model
+
+
+def _simplify(model: ir.Model) -> None:
+    """Fold constants and drop what is double or unused.
+
+    The tracer's own optimizer does this too, but spends most of its time (more than tracing takes, where a program
+    has a thousand nodes) on matching rewrite patterns, which runtimes have themselves.
+    """
+    fold_constants(model)
+    Sequential(
+        RemoveUnusedNodesPass(),
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        DeduplicateInitializersPass(),
+        CommonSubexpressionEliminationPass(),
+        RemoveUnusedNodesPass(),
+        OutputFixPass(),
+        NameFixPass(),
+        ShapeInferencePass(),
+    )(model)
 
 
 def _separate_constant_outputs(graph: ir.Graph) -> None:
