@@ -10,8 +10,9 @@ from edgevtc.compressors.blocks.segments import Segments
 
 __all__ = ["penalized_salient_tokens", "saliency_deviation", "salient_tokens"]
 
-#: Stands for "no saliency known"; lower than any penalised value.
+#: Stands for "no saliency known", and what it counts as in a choice.
 UNKNOWN = -6e4
+LOWEST = -3e38
 
 
 def salient_tokens(saliency: Tensor, per_frame: int) -> Tensor:
@@ -58,8 +59,9 @@ def penalized_salient_tokens(
     saliency = saliency.clamp(UNKNOWN, -UNKNOWN)
     dropped = saliency - penalty * saliency_deviation(saliency, unbiased)[:, None]
     # A token has one of two values, so all of a frame's are ranked at once and a step only compares whole numbers.
-    both = torch.stack([saliency, dropped], -1).reshape(frames, 2 * size)
-    keys = -stable_rank(both).reshape(frames, size, 2)
+    # Unknown ones stay below every penalised value.
+    both = torch.where((saliency > UNKNOWN)[..., None], torch.stack([saliency, dropped], -1), LOWEST)
+    keys = -stable_rank(both.reshape(frames, 2 * size)).reshape(frames, size, 2)
     steps = zip(
         keys[..., 0].split(1),
         keys[..., 1].split(1),

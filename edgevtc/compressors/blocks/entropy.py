@@ -116,16 +116,23 @@ def _leading_directions(x: Tensor, segments: Segments, energy: Tensor, size: int
     image = (x @ _probe(x.shape[2], size)).transpose(1, 2) @ x
     # Divided by the energy first: squares of the raw sums would leave float32.
     image = segments.segment_sum(image / energy.clamp_min(1e-30)[:, None, None])
+    # What is left of a direction after the others are taken out of it may be nothing but rounding.
+    noise = 1e-5 * torch.linalg.vector_norm(image, dim=-1, keepdim=True)
     rows: list[Tensor] = []
     for k in range(size):
-        row = image[:, k : k + 1]
-        for _ in range(2):  # Gram–Schmidt loses orthogonality once, not twice.
-            if rows:
-                found = torch.cat(rows, 1)
-                row = row - (row @ found.transpose(1, 2)) @ found
-            row = row / torch.linalg.vector_norm(row, dim=-1, keepdim=True).clamp_min(1e-30)
-        rows.append(row)
+        row = _unit(image[:, k : k + 1], noise[:, k : k + 1], rows)
+        # Gram–Schmidt loses orthogonality once, not twice.
+        rows.append(_unit(row, 0.1, rows) if rows else row)
     return torch.cat(rows, 1)
+
+
+def _unit(row: Tensor, noise: Tensor | float, others: list[Tensor]) -> Tensor:
+    """Row [T, 1, D] without its part along the others, of length 1; zero where no more than noise is left."""
+    if others:
+        found = torch.cat(others, 1)
+        row = row - (row @ found.transpose(1, 2)) @ found
+    length = torch.linalg.vector_norm(row, dim=-1, keepdim=True)
+    return row * torch.where(length > noise, 1 / length, torch.zeros_like(length))
 
 
 def _probe(dim: int, size: int) -> Tensor:
