@@ -102,18 +102,20 @@ def check_format(fmt: Format, folder: Path) -> str | None:
 
 def table() -> str:
     """The table of formats, as Markdown."""
-    rows = [f"| {fmt.container} | {fmt.codec} | {fmt.note} |" for fmt in FORMATS]
-    return "\n".join(["| container | codec | |", "|---|---|---|", *rows])
+    rows = [f"| {fmt.container} | {fmt.codec} | {fmt.note or '–'} |" for fmt in FORMATS]
+    return "\n".join(["| container | codec | of note |", "|---|---|---|", *rows])
 
 
 def replace_section(name: str, text: str) -> None:
     """Put `text` between the document's markers of section `name`."""
-    begin, end = f"<!-- begin {name} -->\n", f"\n<!-- end {name} -->"
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     document = DOCUMENT.read_text(encoding="utf-8")
-    head, _, rest = document.partition(begin)
-    _, _, tail = rest.partition(end)
+    head, found, rest = document.partition(begin)
+    _, found_end, tail = rest.partition(end)
+    if not (found and found_end):
+        raise SystemExit(f"{DOCUMENT} has no section {name}")
     temporary = DOCUMENT.with_suffix(".tmp")
-    temporary.write_text(head + begin + text + end + tail, encoding="utf-8")
+    temporary.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
     temporary.replace(DOCUMENT)
 
 

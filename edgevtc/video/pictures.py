@@ -32,8 +32,18 @@ RESAMPLE_FILTERS = {
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 
-#: What Pillow raises on damaged files, by its own documentation and by fuzzing.
-PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, OverflowError, KeyError, IndexError, TypeError)
+#: What Pillow raises on damaged files, by its own documentation and by fuzzing (it sets aside what a length claims).
+PILLOW_ERRORS = (
+    MemoryError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    KeyError,
+    IndexError,
+    TypeError,
+)
 
 
 def is_picture(path: Path) -> bool:
