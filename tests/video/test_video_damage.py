@@ -69,6 +69,15 @@ def index_bomb(folder: Path) -> Path:
     return path
 
 
+def fragment_bomb(folder: Path) -> Path:
+    path = write_clip(folder / "fragments.mp4", 5, Encoding(muxer={"movflags": "frag_keyframe+empty_moov"}))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"trun") + 8
+    data[at : at + 4] = struct.pack(">I", 100_000_000)
+    path.write_bytes(data)
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -83,6 +92,7 @@ def index_bomb(folder: Path) -> Path:
         (only_header, "header.mkv"),
         (sixty_thousand_pixels, "Mi pixels"),
         (index_bomb, "claims 4294967295 samples in"),
+        (fragment_bomb, "claims 100000000 samples in"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
