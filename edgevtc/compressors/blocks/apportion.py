@@ -58,7 +58,9 @@ def _quotas(weights: Tensor, low: Tensor, caps: Tensor, total: Tensor) -> Tensor
     slopes_change = torch.cat(
         [zero[:1], torch.where(positive, low / divisor, zero), torch.where(positive, caps / divisor, zero)]
     )
-    levels = (slopes_change[:, None] * weights).maximum(low).minimum(caps)
+    # Expanded by hand, because ONNX's shape inference takes the broadcast product of two vectors for one of shapes.
+    every = weights.expand(slopes_change.shape[0], -1)
+    levels = (slopes_change[:, None] * every).maximum(low).minimum(caps)
     sums = levels.sum(1)
     below = sums <= total
     start = torch.where(below, slopes_change, torch.full_like(sums, -1.0)).max()
