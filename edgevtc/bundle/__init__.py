@@ -9,6 +9,7 @@ from edgevtc.bundle.manifest import (
     ModelEntry,
     PromptEntry,
     TensorEntry,
+    VerificationEntry,
     VisionEntry,
 )
 from edgevtc.bundle.reader import Bundle, cache_dir, embedded_path
@@ -25,6 +26,7 @@ __all__ = [
     "ModelEntry",
     "PromptEntry",
     "TensorEntry",
+    "VerificationEntry",
     "VisionEntry",
     "cache_dir",
     "embedded_path",

@@ -21,6 +21,7 @@ __all__ = [
     "ModelEntry",
     "PromptEntry",
     "TensorEntry",
+    "VerificationEntry",
     "VisionEntry",
 ]
 
@@ -141,6 +142,28 @@ class PromptEntry:
 
 
 @dataclass(frozen=True)
+class VerificationEntry:
+    """What the bundle was held to when it was exported, and a device is held to.
+
+    Attributes:
+        references: File of real inputs with torch's outputs, see :mod:`edgevtc.measure.references`.
+        frames: Where its frames come from.
+        question: What the prompt asks.
+        answer: Of the first method and weight format, as exported; greedy, cut after a few tokens.
+        answer_margin: Smallest lead of an answer's token by torch, relative to the largest logit; where it is below
+            the weight format's tolerance, another answer is as good.
+        differences: Graph → largest difference from torch at export, relative to the largest value.
+    """
+
+    references: str
+    frames: str
+    question: str
+    answer: str = ""
+    answer_margin: float = 0.0
+    differences: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """Content hash and size of one file of the bundle."""
 
@@ -160,6 +183,7 @@ class Manifest:
     files: dict[str, FileEntry]
     producer: dict[str, str]
     flops_convention: str
+    verification: VerificationEntry | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

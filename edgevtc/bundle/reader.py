@@ -22,6 +22,7 @@ class Bundle:
 
     Args:
         path: The bundle's folder, or None for the one inside the package.
+        rehash: Hash every file, also where an earlier opening did and size, time and inode have not changed.
 
     Raises:
         BundleError: No bundle there, or it is incomplete, altered, or of another version.
@@ -33,7 +34,7 @@ class Bundle:
         'llava_onevision'
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, rehash: bool = False) -> None:
         self.path = embedded_path() if path is None else Path(path)
         manifest = self.path / MANIFEST
         if not manifest.is_file():
@@ -42,7 +43,7 @@ class Bundle:
         text = manifest.read_text(encoding="utf-8")
         self.manifest = Manifest.from_json(text)
         self.sha256 = hashlib.sha256(text.encode()).hexdigest()
-        self._check_files()
+        self._check_files(rehash)
 
     def file(self, name: str) -> Path:
         """Path of a file the manifest lists.
@@ -67,7 +68,7 @@ class Bundle:
             raise BundleError(f"{path} does not hold {entry.shape} values of {entry.dtype}: export the bundle again")
         return np.memmap(path, dtype=dtype, mode="r", shape=entry.shape)
 
-    def _check_files(self) -> None:
+    def _check_files(self, rehash: bool) -> None:
         """Every listed file has its size and its content hash; what was hashed unchanged before is not hashed again."""
         stamp = cache_dir() / "verified" / f"{self.sha256}.json"
         seen = read_stamp(stamp)
@@ -83,7 +84,7 @@ class Bundle:
                     "export or copy the bundle again"
                 )
             found[str(path.resolve())] = [status.st_size, status.st_mtime_ns, status.st_ino]
-        if found == seen:
+        if found == seen and not rehash:
             return
         for name, entry in self.manifest.files.items():
             if file_sha256(self.file(name)) != entry.sha256:

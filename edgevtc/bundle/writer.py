@@ -45,6 +45,7 @@ class BundleWriter:
             if not (self.path / MANIFEST).is_file():
                 raise ExportError(f"{self.path} exists and is no bundle, so it is not replaced: choose another folder")
         self._folder = self.path.parent / f".{self.path.name}.{PARTIAL}-{os.getpid()}"
+        self._entries: dict[str, FileEntry] = {}
         self._finished = False
 
     def __enter__(self) -> BundleWriter:
@@ -85,20 +86,24 @@ class BundleWriter:
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+        self._entries.pop(name, None)
         return name
 
-    def finish(self, manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Bundle:
-        """Write the manifest over all files written so far, check the folder by opening it, and move it into place."""
-        files = {}
+    def draft(self, manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Bundle:
+        """Write the manifest over all files written so far and open the folder being filled, to try the bundle out."""
         for path in sorted(self._folder.rglob("*")):
-            if path.is_file():
-                name = path.relative_to(self._folder).as_posix()
-                files[name] = FileEntry(file_sha256(path), path.stat().st_size)
-        (self._folder / MANIFEST).write_text(manifest(files).to_json(), encoding="utf-8")
+            name = path.relative_to(self._folder).as_posix()
+            if path.is_file() and name != MANIFEST and name not in self._entries:
+                self._entries[name] = FileEntry(file_sha256(path), path.stat().st_size)
+        (self._folder / MANIFEST).write_text(manifest(dict(sorted(self._entries.items()))).to_json(), encoding="utf-8")
         try:
-            Bundle(self._folder)
+            return Bundle(self._folder)
         except BundleError as error:
             raise ExportError(f"the bundle did not pass its own check: {error}") from error
+
+    def finish(self, manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Bundle:
+        """Write the manifest, check the folder by opening it, and move it into place."""
+        self.draft(manifest)
         retired = self._folder.with_name(self._folder.name + "-old")
         if self.path.exists():
             self.path.rename(retired)

@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "ask": ("ask", "Ask"),
     "export": ("export", "Export"),
+    "verify": ("verify", "Verify"),
     "inspect": ("inspect", "Inspect"),
     "doctor": ("doctor", "Doctor"),
     "list": ("list", "List"),

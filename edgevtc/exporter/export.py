@@ -5,11 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from edgevtc import __version__
 from edgevtc.bundle import (
@@ -21,9 +23,11 @@ from edgevtc.bundle import (
     MethodEntry,
     ModelEntry,
     PromptEntry,
+    VerificationEntry,
     VisionEntry,
 )
 from edgevtc.compressors import Compressor, create
+from edgevtc.decoder.text import TextCodec
 from edgevtc.errors import ConfigError, choices
 from edgevtc.exporter.contract import require_contract
 from edgevtc.exporter.decoder import WEIGHT_FORMATS, build_decoder
@@ -31,7 +35,9 @@ from edgevtc.exporter.decoder_config import DecoderConfig
 from edgevtc.exporter.flops import FLOPS_CONVENTION, prefill_gflops
 from edgevtc.exporter.store import write_graph
 from edgevtc.exporter.text import chat_template, generation_config, preprocessor_config, tokenizer_json
-from edgevtc.exporter.vision import export_compressor, export_encoder, export_fused
+from edgevtc.exporter.verify import DEFAULT_QUESTION, TorchReference, reference_frames, verify_draft
+from edgevtc.exporter.vision import export_compressor, export_encoder, fuse
+from edgevtc.measure.verify import prompt_ids
 from edgevtc.methods import NEEDS, POSITION_MODES, budget_for, method_spec
 from edgevtc.models import ModelAdapter, Vision, open_model
 
@@ -64,7 +70,8 @@ class ExportOptions:
         name: Name of the model in the manifest; the folder's where empty.
         revision: Of the checkpoint.
         licence: Of the weights.
-        examples: Questions the model is known to answer.
+        examples: Questions the model is known to answer; the first is asked to verify the bundle.
+        clip: Video whose frames the graphs are held to torch on; a scene of the synthetic world where None.
     """
 
     methods: tuple[str, ...] = ("uniform",)
@@ -73,7 +80,7 @@ class ExportOptions:
     frames_per_call: int = 1
     positions: str | None = None
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    weight_formats: tuple[str, ...] = ("int8",)
+    weight_formats: tuple[str, ...] = ("w8a8",)
     saliency: str = "siglip_head"
     frame_features: str = "siglip_head"
     siglip_head: Path | None = None
@@ -83,6 +90,7 @@ class ExportOptions:
     revision: str = ""
     licence: str = ""
     examples: tuple[str, ...] = ()
+    clip: Path | None = None
 
     def __post_init__(self) -> None:
         for values, valid, what in (
@@ -117,7 +125,8 @@ def export_bundle(
 
     Raises:
         ConfigError: An option is not valid for this checkpoint.
-        ExportError: The checkpoint cannot be exported, or a graph breaks the contract.
+        ExportError: The checkpoint cannot be exported, a graph breaks the contract, or differs from torch.
+        VideoError: The clip to verify with cannot be read.
     """
     model = open_model(checkpoint)
     num_frames = options.num_frames or model.geometry.num_frames
@@ -125,6 +134,7 @@ def export_bundle(
     config = DecoderConfig.from_text_config(
         model.text_config, max_positions=options.max_positions or default_positions(model, num_frames)
     )
+    frames, frames_source = reference_frames(model, num_frames, options.clip)
     with BundleWriter(output, overwrite) as writer:
         progress("reading the vision tower")
         needs = tuple(need for need in NEEDS if any(need in compressor.spec.needs for compressor in compressors))
@@ -135,15 +145,29 @@ def export_bundle(
             siglip_head=options.siglip_head,
         )
         entry = write_encoder(writer, model, vision, num_frames, options, progress)
-        methods = [write_method(writer, vision, compressor, config, options, progress) for compressor in compressors]
+        clip_encoder = None
+        if options.fused:
+            progress("tracing the encoder, the whole clip a call")
+            clip_encoder = export_encoder(vision, num_frames)
+        methods = [
+            write_method(writer, vision, clip_encoder, compressor, config, options, progress)
+            for compressor in compressors
+        ]
         decoder = write_decoder(writer, model, config, options, progress)
-        progress("writing texts and manifest")
-        writer.file("tokenizer.json", tokenizer_json(checkpoint))
+        progress("writing texts")
+        tokenizer = writer.file("tokenizer.json", tokenizer_json(checkpoint))
         writer.file("chat_template.jinja", chat_template(checkpoint))
         writer.file("generation_config.json", generation_config(checkpoint, model.text_config))
         writer.file("preprocessor_config.json", preprocessor_config(model.preprocessing))
 
-        def manifest(files: dict[str, FileEntry]) -> Manifest:
+        progress("computing the reference in torch")
+        question = options.examples[0] if options.examples else DEFAULT_QUESTION
+        ids = prompt_ids(writer.folder, TextCodec(writer.folder / tokenizer), question)
+        reference = TorchReference(model, vision, compressors, frames, ids)
+        del vision  # before the graphs are loaded: both at once would need twice the memory
+        references = writer.file("references.npz", reference.content.to_bytes())
+
+        def manifest(verification: VerificationEntry, files: dict[str, FileEntry]) -> Manifest:
             return Manifest(
                 model=ModelEntry(
                     options.name or checkpoint.resolve().name, model.model_type, options.revision, options.licence
@@ -155,9 +179,12 @@ def export_bundle(
                 files=files,
                 producer=producer(),
                 flops_convention=FLOPS_CONVENTION,
+                verification=verification,
             )
 
-        return writer.finish(manifest)
+        verification = VerificationEntry(references, frames_source, question)
+        draft = writer.draft(partial(manifest, verification))
+        return writer.finish(partial(manifest, verify_draft(draft, verification, reference, progress)))
 
 
 def plan_compressors(model: ModelAdapter, num_frames: int, options: ExportOptions) -> list[Compressor]:
@@ -221,6 +248,7 @@ def write_encoder(
 def write_method(
     writer: BundleWriter,
     vision: Vision,
+    clip_encoder: ir.Model | None,
     compressor: Compressor,
     config: DecoderConfig,
     options: ExportOptions,
@@ -233,8 +261,8 @@ def write_method(
     standalone = export_compressor(compressor, vision.feature_shapes(compressor.num_frames))
     require_contract(standalone, "compressor")
     fused = ""
-    if options.fused:
-        whole = export_fused(vision, compressor)
+    if clip_encoder is not None:
+        whole = fuse(clip_encoder, standalone)
         require_contract(whole, "vision")
         fused = write_graph(writer, f"vision/{name}", whole)
     return MethodEntry(

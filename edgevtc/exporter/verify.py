@@ -1,0 +1,163 @@
+"""Holding a bundle to torch before it is finished: reference inputs, torch's outputs for them, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edgevtc.bundle import Bundle, MethodEntry, VerificationEntry
+from edgevtc.compressors import Compressor
+from edgevtc.decoder.prompt import Rows, assemble
+from edgevtc.errors import ExportError
+from edgevtc.eval.world import World
+from edgevtc.exporter.reference import ReferenceDecoder
+from edgevtc.measure.references import MethodReference, References, decoder_rows, new_projection
+from edgevtc.measure.verify import ANSWER_TOKENS, DECODER_LIMITS, Check, Verifier, greedy_answer
+from edgevtc.models import ModelAdapter, Vision
+from edgevtc.runner import Runner, visual_span
+from edgevtc.video import FrameSampler
+from edgevtc.vision import VisualTokens
+
+__all__ = ["DEFAULT_QUESTION", "TorchReference", "reference_frames", "verify_draft"]
+
+#: Asked where the recipe gives no examples.
+DEFAULT_QUESTION = "what happens in the video"
+
+#: Scene of the synthetic world whose frames are used where no clip is given.
+SCENE_SEED = 1
+
+
+def reference_frames(model: ModelAdapter, num_frames: int, clip: Path | None) -> tuple[np.ndarray, str]:
+    """Frames [T, H, W, 3] uint8 of a clip, or of a scene of the synthetic world, and where they come from.
+
+    Noise would not do: every decision about it is a near tie.
+
+    Raises:
+        VideoError: The clip cannot be read.
+    """
+    height, width = model.geometry.image_height, model.geometry.image_width
+    if clip is not None:
+        with FrameSampler(clip, num_frames, (height, width), resample=model.preprocessing.resample) as sampler:
+            return np.stack([frame.image for frame in sampler]), clip.name
+    world = World("dev", SCENE_SEED)
+    scene = world.scene()
+    ticks = np.linspace(0, scene.ticks - 1, num_frames, dtype=np.float32)
+    return world.renderer.frames(scene, ticks, (width, height)), f"synthetic world, dev scene {SCENE_SEED}"
+
+
+class TorchReference:
+    """What torch makes of the frames.
+
+    Args:
+        model: The checkpoint.
+        vision: Its vision part, as exported.
+        compressors: As exported; the first is the bundle's default.
+        frames: [T, H, W, 3] uint8.
+        prompt_ids: Token ids of the rendered chat template.
+
+    Attributes:
+        content: Of the bundle's reference file.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        model: ModelAdapter,
+        vision: Vision,
+        compressors: Sequence[Compressor],
+        frames: np.ndarray,
+        prompt_ids: Sequence[int],
+    ) -> None:
+        # Frame by frame: what a tower needs for many at once is many times what it needs for one.
+        parts = [vision(frame[None]) for frame in torch.from_numpy(frames)]
+        features = {
+            name: torch.cat(column) for name, column in zip(vision.outputs, zip(*parts, strict=True), strict=True)
+        }
+        projection = new_projection(model.geometry.hidden_size)
+        methods = {}
+        for compressor in reversed(compressors):
+            inputs = (features[name] for name in compressor.spec.needs)
+            tokens, positions, counts, assignment = (value.numpy() for value in compressor(*inputs))
+            key = f"{compressor.spec.name}-b{compressor.budget}"
+            methods[key] = MethodReference(positions, assignment, tokens @ projection)
+        self._visual = VisualTokens(tokens, positions, counts, assignment, 0.0)  # the default method's
+        self._decoder = ReferenceDecoder(model.text_config, model.decoder_weights())
+        self._video_token = model.prompt.video_token_id
+        self._newline = model.special_embeddings()["image_newline"] if model.prompt.video_newline else None
+        content = References(
+            frames=frames,
+            features={name: value.numpy() for name, value in features.items()},
+            projection=projection,
+            methods=methods,
+            prompt_ids=np.array(prompt_ids, np.int32),
+            prompt_embeddings=self._decoder.embed(prompt_ids) @ projection,
+            logits=np.empty(0, np.float32),
+        )
+        rows = decoder_rows(content, self._video_token, self._newline, self._decoder.embed)
+        self.content = replace(content, logits=self._decoder.logits(rows)[0])
+
+    def answer_margin(self, method: MethodEntry, answer: Sequence[int], stop_ids: Collection[int]) -> float:
+        """Smallest lead of an answer's tokens over all others, relative to the largest logit, all the way in torch.
+
+        Negative where torch answers otherwise.
+
+        Args:
+            method: The bundle's default.
+            answer: Token ids; one of `stop_ids` has to follow, unless the answer is `ANSWER_TOKENS` long.
+            stop_ids: Ids that end an answer.
+        """
+        frames, tokens_per_frame = self.content.features["frame_tokens"].shape[:2]
+        span = visual_span(method, self._visual, frames * tokens_per_frame, self._newline)
+        prompt = assemble(self.content.prompt_ids.tolist(), self._video_token, span, self._decoder.embed)
+        count = len(answer)
+        rows = Rows(
+            keys=[*prompt.keys, *answer],
+            embeddings=np.concatenate([prompt.embeddings, self._decoder.embed(answer)]),
+            positions=np.concatenate([prompt.positions, prompt.next_position + np.arange(count)]),
+            next_position=prompt.next_position + count,
+        )
+        steps = self._decoder.logits(rows, count + 1)[:ANSWER_TOKENS]
+        wanted: list[Collection[int]] = [*([token] for token in answer), stop_ids]
+        leads = []
+        for logits, ids in zip(steps, wanted, strict=False):
+            chosen = np.isin(np.arange(len(logits)), list(ids))
+            leads.append(float(logits[chosen].max() - logits[~chosen].max()) / float(np.abs(logits).max()))
+        return min(leads)
+
+
+def verify_draft(
+    draft: Bundle, entry: VerificationEntry, reference: TorchReference, progress: Callable[[str], None]
+) -> VerificationEntry:
+    """Hold every graph of a bundle to torch, on a CPU, then one answer; returns the entry with what was found.
+
+    Raises:
+        ExportError: Something differs by more than its tolerance; each is named with the difference.
+    """
+    checks = list(Verifier(draft).run(progress))
+    differences = {graph: 0.0 for check in checks if (graph := check.part) in draft.manifest.files}
+    for check in checks:
+        if check.part in differences:
+            differences[check.part] = max(differences[check.part], check.worst_difference or 0.0)
+    require_passed(checks)
+    progress("verifying an answer")
+    runner = Runner(draft.path)
+    tokens, answer = greedy_answer(runner, reference.content.frames, entry.question)
+    margin = reference.answer_margin(runner.method, tokens, runner.stop_ids)
+    tolerance = DECODER_LIMITS[next(iter(draft.manifest.decoder.graphs))]
+    if margin < -tolerance:
+        require_passed(
+            [Check("answer", "", False, reason=f"torch would not answer {answer!r}: it lags by {-margin:.2g}")]
+        )
+    return replace(entry, answer=answer, answer_margin=margin, differences=differences)
+
+
+def require_passed(checks: Sequence[Check]) -> None:
+    """Raise unless every check passed."""
+    if failed := [check for check in checks if not check.passed]:
+        reasons = "; ".join(f"{check.part}: {check.reason}" for check in failed[:5])
+        more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+        raise ExportError(f"verification against torch FAILED, so no bundle was written: {reasons}{more}")

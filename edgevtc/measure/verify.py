@@ -1,0 +1,259 @@
+"""Whether a bundle computes on a device what torch computed when it was exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from edgevtc.backends import create_backend
+from edgevtc.bundle import Bundle, MethodEntry, VerificationEntry
+from edgevtc.decoder.generator import Generator
+from edgevtc.decoder.prompt import assemble
+from edgevtc.decoder.sampling import Sampler, SamplingConfig
+from edgevtc.decoder.text import ChatTemplate, TextCodec
+from edgevtc.errors import BackendError, BundleError
+from edgevtc.measure.compare import Difference, compare_decisions, difference
+from edgevtc.measure.references import References, decoder_rows, method_key
+from edgevtc.runner import Runner, visual_span
+from edgevtc.video import Frame
+
+__all__ = ["ANSWER_TOKENS", "DECODER_LIMITS", "Check", "Verifier", "greedy_answer", "prompt_ids"]
+
+#: Largest difference of a vision graph from torch, relative to the largest value: float32 in another order of
+#: summation, and everywhere else TF32 or half precision.
+CPU_LIMIT, DEVICE_LIMIT = 1e-3, 2e-2
+
+#: Smallest share of equal decisions: near ties may fall the other way.
+CPU_OVERLAP, DEVICE_OVERLAP = 0.98, 0.9
+
+#: Token embeddings are stored as float16.
+EMBEDDING_LIMIT = 1e-3
+
+#: Weight format → largest difference of the logits from the unquantized model's, relative to the largest logit.
+DECODER_LIMITS = {"fp32": 1e-3, "int8": 0.1, "w8a8": 0.2, "int4": 0.5}
+
+#: A device may be off by this many times what the export was, plus this share of the limit.
+EXPORT_FACTOR, CPU_SLACK, DEVICE_SLACK = 2.0, 0.1, 0.5
+
+#: Length of the answer that is compared.
+ANSWER_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Check:
+    """One part of a bundle, compared.
+
+    Attributes:
+        part: Graph file, `prompt`, `token embeddings` or `answer`.
+        output: What of it was compared.
+        passed: Whether it is as it should be; None where the device cannot run it.
+        worst_difference: See :class:`edgevtc.measure.compare.Difference`.
+        mean_difference: Likewise.
+        cosine: Likewise.
+        tolerance: Largest worst difference that passes.
+        overlap: Share of the expected positions a compressor kept.
+        margin: Lead of the most likely token over the next, relative to the largest logit.
+        reason: Why it did not pass, or was not run.
+    """
+
+    part: str
+    output: str
+    passed: bool | None
+    worst_difference: float | None = None
+    mean_difference: float | None = None
+    cosine: float | None = None
+    tolerance: float | None = None
+    overlap: float | None = None
+    margin: float | None = None
+    reason: str = ""
+
+    @property
+    def status(self) -> str:
+        """PASSED, FAILED or SKIPPED."""
+        return "SKIPPED" if self.passed is None else "PASSED" if self.passed else "FAILED"
+
+
+class Verifier:
+    """Runs a bundle's graphs on its own reference inputs.
+
+    Args:
+        bundle: The bundle.
+        device: One of :data:`edgevtc.backends.DEVICES`.
+        threads: Threads inside an operator on a CPU.
+
+    Raises:
+        BundleError: The bundle carries no references, or they are damaged.
+        BackendError: The device cannot serve anything.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> None:
+        self.bundle, self.device, self.threads = bundle, device, threads
+        self.entry = verification(bundle)
+        self.references = References.read(bundle.file(self.entry.references))
+        self.backend = create_backend(device, threads)
+        self.text = TextCodec(bundle.file("tokenizer.json"))
+        on_cpu = device == "cpu"
+        self.limit, self.slack = (CPU_LIMIT, CPU_SLACK) if on_cpu else (DEVICE_LIMIT, DEVICE_SLACK)
+        self.least_overlap = CPU_OVERLAP if on_cpu else DEVICE_OVERLAP
+
+    def run(self, progress: Callable[[str], None] = lambda step: None) -> Iterator[Check]:
+        """Every check, one part at a time; a part that cannot run does not keep the others from it."""
+        manifest = self.bundle.manifest
+        yield from self._guard(manifest.vision.encoder, self._encoder, progress)
+        for method in manifest.methods:
+            yield from self._guard(method.compressor, partial(self._compressor, method), progress)
+            if method.fused:
+                yield from self._guard(method.fused, partial(self._fused, method), progress)
+        yield from self._guard("prompt", self._prompt, progress)
+        yield from self._guard("token embeddings", self._embeddings, progress)
+        for form, graph in manifest.decoder.graphs.items():
+            yield from self._guard(graph, partial(self._decoder, form, graph), progress)
+        if self.entry.differences:  # a bundle that is still being exported has no answer yet
+            yield from self._guard("answer", self._answer, progress)
+
+    def _guard(
+        self, part: str, check: Callable[[], Iterator[Check]], progress: Callable[[str], None]
+    ) -> Iterator[Check]:
+        progress(f"verifying {part}")
+        try:
+            if part in self.bundle.manifest.files and (reason := self.backend.supports(self.bundle.file(part))):
+                yield Check(part, "", None, reason=reason)
+            else:
+                yield from check()
+        except (BackendError, BundleError) as error:
+            yield Check(part, "", False, reason=str(error))
+
+    def _encoder(self) -> Iterator[Check]:
+        vision, frames = self.bundle.manifest.vision, self.references.frames
+        session = self.backend.load(self.bundle.path, self.bundle.file(vision.encoder))
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in session.outputs}
+        for start in range(0, len(frames), vision.frames_per_call):
+            session.bind("frames", self.backend.tensor(frames[start : start + vision.frames_per_call]))
+            session.run()
+            for name, values in parts.items():
+                values.append(session.output(name).numpy().copy())
+        for name, expected in self.references.features.items():
+            found = np.concatenate(parts[name]) if name in parts else np.empty(0)
+            yield self._check(vision.encoder, name, difference(found, expected), self.limit)
+
+    def _compressor(self, method: MethodEntry) -> Iterator[Check]:
+        inputs = {name: self.references.features[name] for name in method.needs}
+        yield self._reduced(method.compressor, method, inputs)
+
+    def _fused(self, method: MethodEntry) -> Iterator[Check]:
+        yield self._reduced(method.fused, method, {"frames": self.references.frames})
+
+    def _reduced(self, graph: str, method: MethodEntry, inputs: Mapping[str, np.ndarray]) -> Check:
+        """One graph that ends in B tokens: its decisions, and its tokens where they were made of the same inputs."""
+        session = self.backend.load(self.bundle.path, self.bundle.file(graph))
+        for name, value in inputs.items():
+            session.bind(name, self.backend.tensor(value))
+        session.run()
+        tokens, positions, counts, assignment = (
+            session.output(name).numpy() for name in ("tokens", "positions", "counts", "assignment")
+        )
+        expected = self.references.methods[method_key(method)]
+        decisions = compare_decisions(positions, assignment, expected)
+        projected = tokens.astype(np.float32) @ self.references.projection
+        found = difference(projected[decisions.slots], expected.tokens[decisions.expected_slots])
+        reason = ""
+        if min(decisions.overlap, decisions.agreement) < self.least_overlap:
+            reason = (
+                f"{decisions.overlap:.1%} of the positions are kept and {decisions.agreement:.1%} of the tokens go "
+                f"where they should, {self.least_overlap:.0%} of both are asked for"
+            )
+        elif not np.array_equal(counts, np.bincount(assignment[assignment >= 0], minlength=method.budget)):
+            reason = "counts do not follow from the assignment"
+        return self._check(graph, "tokens", found, self.limit, overlap=decisions.overlap, reason=reason)
+
+    def _prompt(self) -> Iterator[Check]:
+        same = prompt_ids(self.bundle.path, self.text, self.entry.question) == self.references.prompt_ids.tolist()
+        reason = "" if same else "tokenizer.json and chat_template.jinja make other tokens of the question"
+        yield Check("prompt", "token ids", same, reason=reason)
+
+    def _embeddings(self) -> Iterator[Check]:
+        table = self.bundle.tensor(self.bundle.manifest.decoder.embeddings)
+        found = table[self.references.prompt_ids].astype(np.float32) @ self.references.projection
+        apart = difference(found, self.references.prompt_embeddings)
+        yield self._check("token embeddings", "of the prompt", apart, EMBEDDING_LIMIT)
+
+    def _decoder(self, form: str, graph: str) -> Iterator[Check]:
+        manifest = self.bundle.manifest
+        session = self.backend.load(self.bundle.path, self.bundle.file(graph))
+        generator = Generator(self.backend, session, manifest.decoder, self.bundle.tensor(manifest.decoder.embeddings))
+        newline = None
+        if manifest.prompt.video_newline:
+            newline = self.bundle.tensor(manifest.decoder.special_embeddings["image_newline"])
+        video = self.text.token_id(manifest.prompt.video_token)
+        logits, _ = generator.prefill(decoder_rows(self.references, video, newline, generator.embed), 1)
+        expected = self.references.logits
+        second, first = np.sort(expected)[-2:]
+        margin = float(first - second) / float(np.abs(expected).max())
+        limit = max(DECODER_LIMITS[form], self.limit)
+        yield self._check(graph, "logits", difference(logits, expected), limit, margin=margin)
+
+    def _answer(self) -> Iterator[Check]:
+        runner = Runner(self.bundle.path, device=self.device, threads=self.threads)
+        _, found = greedy_answer(runner, self.references.frames, self.entry.question)
+        tolerance = DECODER_LIMITS[next(iter(self.bundle.manifest.decoder.graphs))]
+        reason, passed = "", found == self.entry.answer
+        if not passed:
+            reason = f"the answer is {found!r} instead of {self.entry.answer!r}"
+            if self.entry.answer_margin < tolerance:
+                passed, reason = True, f"{reason}, which the model itself is undecided between"
+        yield Check("answer", repr(found), passed, margin=self.entry.answer_margin, reason=reason)
+
+    def _check(
+        self,
+        part: str,
+        output: str,
+        found: Difference,
+        limit: float,
+        *,
+        overlap: float | None = None,
+        margin: float | None = None,
+        reason: str = "",
+    ) -> Check:
+        # What the export measured narrows the limit: a device has no reason to be much further off.
+        exported = self.entry.differences.get(part, limit)
+        tolerance = min(limit, EXPORT_FACTOR * exported + self.slack * limit)
+        if not reason and not found.worst <= tolerance:
+            reason = f"{output} differ by {found.worst:.2g} of the largest value, {tolerance:.2g} is allowed"
+        return Check(
+            part, output, not reason, found.worst, found.mean, found.cosine, tolerance, overlap, margin, reason
+        )
+
+
+def verification(bundle: Bundle) -> VerificationEntry:
+    """The manifest's entry.
+
+    Raises:
+        BundleError: There is none.
+    """
+    if (entry := bundle.manifest.verification) is None:
+        raise BundleError(f"{bundle.path} carries nothing to verify it by: export it again with this edgevtc")
+    return entry
+
+
+def prompt_ids(folder: Path, text: TextCodec, question: str) -> list[int]:
+    """Token ids of a bundle's chat template with one video and a question."""
+    template = ChatTemplate((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+    content = [{"type": "video"}, {"type": "text", "text": question}]
+    return text.encode(template.render([{"role": "user", "content": content}]))
+
+
+def greedy_answer(runner: Runner, frames: np.ndarray, question: str) -> tuple[list[int], str]:
+    """Token ids and text of the most likely answer about frames [T, H, W, 3], at most `ANSWER_TOKENS` long."""
+    encoded = runner.vision.encode(Frame(index, float(index), image) for index, image in enumerate(frames))
+    visual = runner.vision.compress(encoded, runner.method)
+    span = visual_span(runner.method, visual, runner.bundle.manifest.tokens_total, runner.newline)
+    ids = prompt_ids(runner.bundle.path, runner.text, question)
+    rows = assemble(ids, runner.video_token_id, span, runner.generator.embed)
+    logits, _ = runner.generator.prefill(rows, ANSWER_TOKENS)
+    sampler = Sampler(SamplingConfig())
+    tokens = list(runner.generator.generate(logits, rows.next_position, sampler, runner.stop_ids, ANSWER_TOKENS))
+    return tokens, "".join(runner.text.stream(iter(tokens)))

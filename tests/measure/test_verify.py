@@ -1,0 +1,199 @@
+"""What is wrong with a bundle is found and named: by the hashes, and where those were mended, by the numbers."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from measure_bundle import BUDGET, METHOD, sign
+
+from edgevtc.bundle import Bundle
+from edgevtc.cli import main
+from edgevtc.errors import BundleError
+from edgevtc.measure.references import References
+from edgevtc.measure.verify import Verifier
+
+
+def failures(folder: Path) -> dict[str, str]:
+    return {check.part: check.reason for check in Verifier(Bundle(folder), threads=1).run() if check.passed is False}
+
+
+def weights_of(folder: Path, graph: str) -> list[Path]:
+    """Weight files a graph reads."""
+    names = re.findall(rb"weights/[0-9a-f]{32}", (folder / graph).read_bytes())
+    return [folder / name.decode() for name in dict.fromkeys(names)]
+
+
+def replace_last(path: Path, old: bytes, new: bytes) -> None:
+    head, found, tail = path.read_bytes().rpartition(old)
+    assert found and len(old) == len(new)
+    path.write_bytes(head + new + tail)
+
+
+def decoder_of(folder: Path) -> str:
+    return next(iter(Bundle(folder).manifest.decoder.graphs.values()))
+
+
+# One function a damage: it edits the bundle's files and returns a change of the manifest, or None.
+
+
+def scale_a_weight(folder):
+    path = max(weights_of(folder, "encoder.onnx"), key=lambda path: path.stat().st_size)
+    (np.fromfile(path, np.float32) * np.float32(1.05)).tofile(path)
+
+
+def scale_quantization_scales(folder):
+    def is_scales(path):
+        values = np.fromfile(path, np.float32) if path.stat().st_size % 4 == 0 else np.array([np.nan])
+        with np.errstate(invalid="ignore"):
+            return np.isfinite(values).all() and 1e-6 < np.abs(values).max() < 0.1
+
+    path = max(filter(is_scales, weights_of(folder, decoder_of(folder))), key=lambda path: path.stat().st_size)
+    (np.fromfile(path, np.float32) * np.float32(1.5)).tofile(path)
+
+
+def turn_an_addition(folder):
+    replace_last(folder / "encoder.onnx", b"\x22\x03Add", b"\x22\x03Sub")
+
+
+def keep_another_token(folder):
+    positions = References.read(folder / "references.npz").methods[f"{METHOD}-b{BUDGET}"].positions
+    moved = positions.copy()
+    moved[3:6] += 1
+    replace_last(folder / f"compressors/{METHOD}-b{BUDGET}.onnx", positions.tobytes(), moved.tobytes())
+
+
+def swap_two_words(folder):
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["circle"], vocabulary["color"] = vocabulary["color"], vocabulary["circle"]
+    path.write_text(json.dumps(content))
+
+
+def damage_the_embeddings(folder):
+    entry = Bundle(folder).manifest.decoder.embeddings
+    table = np.fromfile(folder / entry.file, entry.dtype)
+    (table * np.float16(1.25)).astype(entry.dtype).tofile(folder / entry.file)
+
+
+def name_another_graph(folder):
+    def change(body):
+        body["methods"][0]["compressor"] = next(n for n in body["files"] if n.startswith("compressors/none"))
+
+    return change
+
+
+def forget_the_newline(folder):
+    def change(body):
+        body["prompt"]["video_newline"] = False
+
+    return change
+
+
+def change_the_answer(folder):
+    def change(body):
+        body["verification"]["answer"] += " and more"
+
+    return change
+
+
+NUMBERS = [
+    (scale_a_weight, "encoder.onnx"),
+    (scale_quantization_scales, "decoder/"),
+    (turn_an_addition, "encoder.onnx"),
+    (keep_another_token, f"compressors/{METHOD}-b{BUDGET}.onnx"),
+    (swap_two_words, "prompt"),
+    (damage_the_embeddings, "token embeddings"),
+    (name_another_graph, "compressors/none"),
+    (forget_the_newline, "decoder/"),
+    (change_the_answer, "answer"),
+]
+
+
+def test_an_intact_bundle_passes(pristine):
+    checks = list(Verifier(Bundle(pristine), threads=1).run())
+    assert [check.status for check in checks] == ["PASSED"] * len(checks)
+    manifest = Bundle(pristine).manifest
+    method = manifest.methods[0]
+    graphs = {manifest.vision.encoder, method.compressor, method.fused, *manifest.decoder.graphs.values()}
+    assert {check.part for check in checks} == graphs | {"prompt", "token embeddings", "answer"}
+
+
+@pytest.mark.parametrize(("damage", "part"), NUMBERS, ids=[damage.__name__ for damage, _ in NUMBERS])
+def test_damage_that_no_hash_betrays_is_found_by_the_numbers(bundle_copy, damage, part):
+    change = damage(bundle_copy)
+    sign(bundle_copy, change or (lambda body: None))
+    found = failures(bundle_copy)
+    assert any(name.startswith(part) for name in found), found
+    assert all(found.values())
+
+
+@pytest.mark.parametrize(
+    "damage", [scale_a_weight, scale_quantization_scales, turn_an_addition, keep_another_token, swap_two_words]
+)
+def test_the_hash_finds_damage_even_where_size_and_time_are_unchanged(bundle_copy, damage, capsys):
+    Bundle(bundle_copy)
+    before = {path: (path.stat(), path.read_bytes()) for path in bundle_copy.rglob("*") if path.is_file()}
+    damage(bundle_copy)
+    (changed,) = [path for path, (_, content) in before.items() if path.read_bytes() != content]
+    os.utime(changed, ns=(before[changed][0].st_atime_ns, before[changed][0].st_mtime_ns))
+    assert main(["verify", str(bundle_copy)]) == 1
+    assert changed.name in capsys.readouterr().err
+
+
+def test_a_changed_line_of_the_manifest_is_found(bundle_copy):
+    path = bundle_copy / "manifest.json"
+    path.write_text(path.read_text().replace('"positions": "original"', '"positions": "contiguous"'))
+    with pytest.raises(BundleError, match=r"manifest\.json was altered"):
+        Bundle(bundle_copy)
+
+
+def test_another_answer_passes_where_the_model_is_undecided(bundle_copy):
+    change_answer = change_the_answer(bundle_copy)
+
+    def undecided(body):
+        change_answer(body)
+        body["verification"]["answer_margin"] = 1e-4
+
+    sign(bundle_copy, undecided)
+    (answer,) = [check for check in Verifier(Bundle(bundle_copy), threads=1).run() if check.part == "answer"]
+    assert answer.passed and "undecided" in answer.reason
+
+
+def test_the_command_reports_and_fails(bundle_copy, capsys):
+    assert main(["verify", str(bundle_copy), "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "encoder.onnx" in out and out.splitlines()[-1].startswith("PASSED: ")
+    change_the_answer(bundle_copy)
+    turn_an_addition(bundle_copy)
+    sign(bundle_copy)
+    assert main(["verify", str(bundle_copy), "--threads", "1", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] is False and report["device"] == "cpu"
+    encoder = next(check for check in report["checks"] if check["part"] == "encoder.onnx")
+    assert encoder["status"] == "FAILED" and encoder["worst_difference"] > encoder["tolerance"]
+
+
+def test_a_bundle_without_references_says_so(bundle_copy, capsys):
+    def drop(body):
+        body["verification"] = None
+
+    sign(bundle_copy, drop)
+    assert main(["verify", str(bundle_copy)]) == 1
+    assert "export it again" in capsys.readouterr().err
+
+
+def test_missing_references_are_named(bundle_copy, capsys):
+    (bundle_copy / "references.npz").unlink()
+    assert main(["verify", str(bundle_copy)]) == 1
+    assert "references.npz is missing" in capsys.readouterr().err
+
+
+def test_an_unknown_device_is_refused(pristine, tmp_path, capsys):
+    folder = shutil.copytree(pristine, tmp_path / "bundle")
+    assert main(["verify", str(folder), "--device", "abacus"]) == 1
+    assert "one of: cpu" in capsys.readouterr().err
