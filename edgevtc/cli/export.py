@@ -21,18 +21,22 @@ Item = TypeVar("Item")
 class Export(Command):
     """Turn a checkpoint into a bundle.
 
-    MODEL is `embedded`, another name of `edgevtc list models`, a recipe of your own (a .toml file), or the folder
-    of a checkpoint in transformers layout. What the options leave open, the recipe sets. The bundle appears whole
-    or not at all.
+    MODEL is `embedded`, another name of `edgevtc list models`, a recipe of your own (a .toml file), the folder of a
+    checkpoint in transformers layout, or a repository of the Hugging Face Hub (owner/name). What the options leave
+    open, the recipe sets. Every graph is held to torch on real frames; the bundle appears whole and verified, or
+    not at all.
     """
 
     name = "export"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the command's arguments."""
-        parser.add_argument("model", metavar="MODEL", help="catalogue name, recipe file, or checkpoint folder")
+        parser.add_argument("model", metavar="MODEL", help="catalogue name, recipe file, folder, or Hub repository")
         parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where the bundle will stand")
         parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is already there")
+        source = parser.add_argument_group("source")
+        source.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hub repository")
+        source.add_argument("--token", metavar="TOKEN", help="access to the Hub (default: HF_TOKEN, or its login)")
         methods = parser.add_argument_group("compression")
         methods.add_argument("--method", type=listed(str), metavar="NAME[,NAME]", help="methods; the first is default")
         methods.add_argument("--retention-ratio", type=listed(float), metavar="R[,R]", help="shares of tokens to keep")
@@ -55,6 +59,8 @@ class Export(Command):
         decoder = parser.add_argument_group("decoder")
         decoder.add_argument("--weight-format", type=listed(str), metavar="NAME[,NAME]", help="the first is default")
         decoder.add_argument("--max-positions", type=int, metavar="N", help="longest prompt and answer, in positions")
+        checks = parser.add_argument_group("verification")
+        checks.add_argument("--clip", type=Path, metavar="VIDEO", help="frames to verify with (default: a drawn scene)")
         add_json_argument(parser)
 
     def run(self, args: argparse.Namespace) -> int:
@@ -92,7 +98,7 @@ def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:
     """The checkpoint's folder and the options: the recipe's, with those of the command line before them."""
     from edgevtc.exporter.source import find_checkpoint
 
-    checkpoint, options = find_checkpoint(args.model)
+    checkpoint, options = find_checkpoint(args.model, args.revision, args.token)
     parameters: dict[str, dict[str, Any]] = {}
     for method, name, value in args.set:
         parameters.setdefault(method, {})[name] = value
@@ -107,6 +113,7 @@ def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:
         "siglip_head": args.siglip_head,
         "weight_formats": args.weight_format,
         "max_positions": args.max_positions,
+        "clip": args.clip,
         "fused": False if args.no_fused else None,
         "parameters": parameters or None,
     }

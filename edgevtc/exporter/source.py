@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +16,48 @@ from edgevtc.extras import require
 __all__ = ["find_checkpoint"]
 
 #: What is fetched of a repository: no pickles, no other frameworks' weights.
-HUB_FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors")
+HUB_FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors", "README.md")
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def find_checkpoint(model: str) -> tuple[Path, ExportOptions]:
-    """The checkpoint's folder and the options its recipe sets.
+def find_checkpoint(model: str, revision: str | None = None, token: str | None = None) -> tuple[Path, ExportOptions]:
+    """The checkpoint's folder, and the options its recipe or its model card sets.
 
     Args:
-        model: A name of the model catalogue, a recipe file, or a checkpoint folder (which has no recipe).
+        model: A name of the model catalogue, a recipe file, a checkpoint folder, or a repository of the Hub.
+        revision: Branch, tag or commit of a repository; the recipe's where None.
+        token: For repositories that ask for one; that of the environment (HF_TOKEN) or of the Hub's login where None.
 
     Raises:
-        ConfigError: None of the three.
-        ExportError: The repository the recipe names cannot be fetched.
+        ConfigError: None of the four, or a revision of something that has none.
+        ExportError: The folder is no checkpoint, or the repository cannot be fetched.
     """
-    if (Path(model) / "config.json").is_file():
-        return Path(model), ExportOptions()
-    if Path(model).is_dir():
-        raise ExportError(f"{model} holds no config.json: give the folder of a transformers checkpoint")
-    if model not in model_names() and not model.endswith(".toml"):
-        raise ConfigError(f"no checkpoint folder, recipe file or model {model!r}: {choices(model_names())}")
-    recipe = model_recipe(model)
-    if recipe.source == "embedded":
-        folder = Path(edgevtc.__file__).parent / "embedded" / "checkpoint"
-    else:
-        folder = fetch(recipe.source, recipe.revision)
-    return folder, from_recipe(recipe)
+    path = Path(model)
+    if path.is_dir():
+        if revision is not None:
+            raise ConfigError(f"{model} is a folder and has no revision {revision!r}: leave --revision out")
+        if not (path / "config.json").is_file():
+            raise ExportError(f"{model} holds no config.json: give the folder of a transformers checkpoint")
+        return path, ExportOptions(licence=licence_of(path))
+    if model in model_names() or model.endswith(".toml"):
+        recipe = model_recipe(model)
+        if recipe.source != "embedded":
+            folder = fetch(recipe.source, revision or recipe.revision, token)
+            return folder, from_recipe(recipe, commit_of(folder), token)
+        if revision is not None:
+            raise ConfigError(f"{model} ships in the package and has no revision {revision!r}: leave --revision out")
+        return Path(edgevtc.__file__).parent / "embedded" / "checkpoint", from_recipe(recipe, recipe.revision, token)
+    if not HUB_ID.fullmatch(model):
+        raise ConfigError(
+            f"no checkpoint folder, recipe file, repository (owner/name) or model {model!r}: {choices(model_names())}"
+        )
+    folder = fetch(model, revision, token)
+    name = model.partition("/")[2]
+    return folder, ExportOptions(name=name, revision=commit_of(folder), licence=licence_of(folder))
 
 
-def from_recipe(recipe: ModelRecipe) -> ExportOptions:
+def from_recipe(recipe: ModelRecipe, revision: str, token: str | None) -> ExportOptions:
     """A recipe's fields as export options; what it leaves open keeps the exporter's default."""
     given: dict[str, Any] = {
         "methods": recipe.methods,
@@ -52,23 +68,87 @@ def from_recipe(recipe: ModelRecipe) -> ExportOptions:
         "weight_formats": recipe.weight_formats,
         "saliency": recipe.saliency,
         "frame_features": recipe.frame_features,
-        "siglip_head": fetch(recipe.siglip_head) if recipe.siglip_head else None,
+        "siglip_head": fetch(recipe.siglip_head, None, token) if recipe.siglip_head else None,
         "max_positions": recipe.max_positions,
         "name": recipe.name,
-        "revision": recipe.revision,
+        "revision": revision,
         "licence": recipe.licence,
         "examples": recipe.prompt.examples,
     }
     return ExportOptions(**{name: value for name, value in given.items() if value is not None})
 
 
-def fetch(repository: str, revision: str | None = None) -> Path:
-    """A repository of the Hub as a local folder; what the local cache holds is not fetched again."""
+def fetch(repository: str, revision: str | None = None, token: str | None = None) -> Path:
+    """A repository of the Hub as a local folder; what the local cache holds is not fetched again.
+
+    Raises:
+        ExportError: It cannot be fetched, does not fit on the disk, or holds no safetensors.
+    """
     hub = require("huggingface_hub", "fetching a checkpoint")
+    options = {"revision": revision, "token": token, "allow_patterns": list(HUB_FILES)}
+    where = f"{repository} at revision {revision}" if revision else repository
     try:
-        return Path(hub.snapshot_download(repository, revision=revision, allow_patterns=list(HUB_FILES)))
-    except Exception as error:  # any of the hub's, httpx's and the file system's
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        try:
+            files = hub.snapshot_download(repository, dry_run=True, **options)
+        except hub.errors.DryRunError:  # no connection: the cache may hold it all the same
+            files = []
+        require_space(repository, sum(file.file_size or 0 for file in files if file.will_download))
+        folder = Path(hub.snapshot_download(repository, **options))
+    except ExportError:
+        raise
+    except hub.errors.GatedRepoError:
+        reason = "its owner grants access: ask for it on its page, then give --token or set HF_TOKEN"
+    except hub.errors.RepositoryNotFoundError:
+        reason = "there is none of this name, or it is private: check the name, or give --token"
+    except hub.errors.RevisionNotFoundError:
+        reason = "it has no such revision: give a branch, tag or commit of it"
+    except hub.errors.LocalEntryNotFoundError:
+        reason = "the Hub cannot be reached and the local cache does not hold it: give its folder instead"
+    except Exception as error:  # any other of the hub's, httpx's and the file system's
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = f"{first}; download it elsewhere and give its folder instead"
+    else:
+        if not any(folder.glob("*.safetensors")):
+            raise ExportError(
+                f"{where} holds no safetensors, and pickled weights are not fetched, since unpickling runs code: "
+                "choose a revision with safetensors, or convert it with save_pretrained"
+            )
+        return folder
+    raise ExportError(f"{where} cannot be fetched: {reason}")
+
+
+def require_space(repository: str, needed: int) -> None:
+    """Raise unless what has to be downloaded fits on the cache's disk."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE)
+    while not folder.exists():
+        folder = folder.parent
+    if needed > (free := shutil.disk_usage(folder).free):
         raise ExportError(
-            f"{repository} cannot be fetched ({reason}): download it elsewhere and give its folder instead"
-        ) from None
+            f"{repository} takes {needed / 1e9:.1f} GB to download, {folder} has {free / 1e9:.1f} GB free: "
+            "make room, or set HF_HOME to a larger disk"
+        )
+
+
+def commit_of(folder: Path) -> str:
+    """The commit a fetched folder is a snapshot of."""
+    return folder.name
+
+
+def licence_of(folder: Path) -> str:
+    """What a checkpoint's model card states as its licence; empty where it states none.
+
+    Raises:
+        ExportError: The card's metadata cannot be read.
+    """
+    hub = require("huggingface_hub", "reading a model card")
+    path = folder / "README.md"
+    try:
+        card = (hub.metadata_load(path) if path.is_file() else None) or {}
+    except Exception:  # the YAML parser's and huggingface_hub's own, without a common base
+        raise ExportError(f"{path} does not start with valid YAML: mend or remove it") from None
+    stated = card.get("license") or ""
+    if stated == "other":
+        stated = card.get("license_name") or stated
+    return ", ".join(stated) if isinstance(stated, list) else str(stated)

@@ -11,9 +11,8 @@ from edgevtc import Runner
 from edgevtc.bundle import embedded_path
 from edgevtc.catalogue import model_recipe
 from edgevtc.cli import main
-from edgevtc.errors import ConfigError, ExportError
+from edgevtc.errors import ConfigError
 from edgevtc.exporter.export import ExportOptions, export_bundle
-from edgevtc.exporter.source import find_checkpoint
 from edgevtc.methods import budget_for
 from edgevtc.video import FrameSampler
 
@@ -176,13 +175,6 @@ def test_what_cannot_be_exported_is_said_first(tmp_path, options, error, message
     with pytest.raises(error, match=message):
         export_bundle(CHECKPOINT, tmp_path / "out", ExportOptions(**options))
     assert not any(tmp_path.iterdir())
-
-
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ExportError, match=r"config\.json"):
-        find_checkpoint(str(tmp_path))
-    with pytest.raises(ConfigError, match="one of: embedded"):
-        find_checkpoint("llava-two-vision")
 
 
 def test_the_command_exports_and_reports(tmp_path, capsys):

@@ -1,0 +1,164 @@
+"""Where checkpoints come from: folders, recipes, and a Hub that here is a folder tree and never the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+
+from edgevtc.cli import main
+from edgevtc.errors import ConfigError, ExportError
+from edgevtc.exporter.export import ExportOptions
+from edgevtc.exporter.source import find_checkpoint
+
+pytestmark = pytest.mark.export
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CARD = "---\nlicense: apache-2.0\n---\n# A model\n"
+
+
+class FakeHub:
+    """Stands for `snapshot_download`: a cache of snapshots, and a record of what was asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.calls, self.size, self.failure = root, [], 1000, None
+        self.files = {"config.json": "{}", "model.safetensors": "", "README.md": CARD}
+
+    def __call__(self, repository, *, revision, token, allow_patterns, dry_run=False):
+        if self.failure is not None:
+            raise self.failure
+        self.calls.append({"repository": repository, "revision": revision, "token": token, "dry_run": dry_run})
+        if dry_run:
+            return [SimpleNamespace(file_size=self.size, will_download=True)]
+        folder = self.root / f"models--{repository.replace('/', '--')}" / "snapshots" / COMMIT
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files.items():
+            if any(Path(name).match(pattern) for pattern in allow_patterns):
+                (folder / name).write_text(content)
+        return str(folder)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> FakeHub:
+    fake = FakeHub(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+    return fake
+
+
+def test_a_repository_is_pinned_to_its_commit_and_brings_its_licence(hub):
+    folder, options = find_checkpoint("someone/llava-tiny", revision="v1.0", token="secret")
+    assert folder.name == COMMIT and (folder / "config.json").is_file()
+    assert options == ExportOptions(name="llava-tiny", revision=COMMIT, licence="apache-2.0")
+    expected = {"repository": "someone/llava-tiny", "revision": "v1.0", "token": "secret"}
+    assert hub.calls == [{**expected, "dry_run": True}, {**expected, "dry_run": False}]
+
+
+def test_a_recipe_is_pinned_too_and_its_revision_can_be_overridden(hub):
+    _, options = find_checkpoint("llava-onevision-0.5b")
+    assert hub.calls[-1]["repository"] == "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"
+    assert (options.name, options.revision, options.num_frames) == ("llava-onevision-0.5b", COMMIT, 32)
+    find_checkpoint("llava-onevision-0.5b", revision="refs/pr/1")
+    assert hub.calls[-1]["revision"] == "refs/pr/1"
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        (CARD, "apache-2.0"),
+        ("No metadata here.\n", ""),
+        ("---\nlicense: other\nlicense_name: qwen-research\n---\n", "qwen-research"),
+        ("---\nlicense: [mit, cc-by-4.0]\n---\n", "mit, cc-by-4.0"),
+        ("---\ntags: [video]\n---\n", ""),
+    ],
+)
+def test_a_folder_brings_the_licence_of_its_card(tmp_path, card, licence):
+    (tmp_path / "config.json").write_text("{}")
+    assert find_checkpoint(str(tmp_path)) == (tmp_path, ExportOptions())
+    (tmp_path / "README.md").write_text(card)
+    assert find_checkpoint(str(tmp_path))[1].licence == licence
+
+
+def test_a_damaged_card_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
+    with pytest.raises(ExportError, match="valid YAML"):
+        find_checkpoint(str(tmp_path))
+
+
+def response() -> SimpleNamespace:
+    return SimpleNamespace(headers={}, request=None, status_code=404)
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (lambda: errors.RepositoryNotFoundError("no", response=response()), "none of this name, or it is private"),
+        (lambda: errors.GatedRepoError("no", response=response()), "give --token or set HF_TOKEN"),
+        (lambda: errors.RevisionNotFoundError("no", response=response()), "at revision v9 .* no such revision"),
+        (lambda: errors.LocalEntryNotFoundError("no"), "cannot be reached .* give its folder"),
+        (lambda: OSError("disk on fire\nand more"), "disk on fire; download it elsewhere"),
+    ],
+)
+def test_what_cannot_be_fetched_is_said_in_one_line(hub, failure, message):
+    hub.failure = failure()
+    with pytest.raises(ExportError, match=message) as raised:
+        find_checkpoint("someone/model", revision="v9")
+    assert "\n" not in str(raised.value) and raised.value.__cause__ is None
+
+
+def test_without_a_connection_the_cache_serves(hub, monkeypatch):
+    def offline(*arguments, dry_run=False, **options):
+        if dry_run:
+            raise errors.DryRunError("no connection")
+        return hub(*arguments, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    assert find_checkpoint("someone/model")[1].revision == COMMIT
+
+
+def test_pickled_weights_are_neither_fetched_nor_read(hub, tmp_path):
+    hub.files = {"config.json": "{}", "pytorch_model.bin": "pickle"}
+    with pytest.raises(ExportError, match="unpickling runs code"):
+        find_checkpoint("someone/model")
+    assert not list(hub.root.rglob("*.bin"))
+
+
+def test_a_download_that_does_not_fit_is_not_begun(hub):
+    hub.size = 10**18
+    with pytest.raises(ExportError, match=r"takes 1000000000\.0 GB to download, .* GB free"):
+        find_checkpoint("someone/model")
+    assert [call["dry_run"] for call in hub.calls] == [True]
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        ("llava-two-vision", ConfigError, "one of: embedded"),
+        ("a/b/c", ConfigError, "one of: embedded"),
+        ("../checkpoint", ConfigError, "one of: embedded"),
+        ("missing.toml", ConfigError, "missing.toml"),
+        (".", ExportError, r"no config\.json"),
+    ],
+)
+def test_what_is_no_model_is_refused(hub, tmp_path, monkeypatch, model, error, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        find_checkpoint(model)
+    assert not hub.calls
+
+
+@pytest.mark.parametrize("model", ["embedded", "."])
+def test_a_revision_is_of_a_repository(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="leave --revision out"):
+        find_checkpoint(model, revision="v1")
+
+
+def test_the_token_never_shows(hub, tmp_path, capsys):
+    hub.failure = errors.RepositoryNotFoundError("no", response=response())
+    assert main(["export", "someone/model", "--token", "hf_secret", "-o", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert "hf_secret" not in captured.out + captured.err
