@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from edgevtc.compressors import Features, create
@@ -154,8 +156,8 @@ def test_one_frame_keeps_the_salient_tokens():
     assert plan.positions.tolist() == sorted(features.saliency[0].topk(5).indices.tolist())
 
 
-def scenes(make_clip, shape=(12, 25, 16), seed=3) -> Features:
-    clip = make_clip(shape, "scenes", seed)
+def scenes(make_clip, shape=(12, 25, 16), seed=3, kind="scenes") -> Features:
+    clip = make_clip(shape, kind, seed)
     return Features(torch.from_numpy(clip["frame_tokens"]), torch.from_numpy(clip["saliency"]))
 
 
@@ -234,3 +236,33 @@ def test_threshold_follows_the_retention_ratio():
     assert thresholds == {0.05: 0.65, 0.1: 0.65, 0.1007: 0.65, 0.15: 0.8, 0.25: 0.8}
     with pytest.raises(ConfigError, match="merge='sum' is not valid: one of: beta, mean"):
         create("holitom", 4, 4, 2, merge="sum")
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    frames=st.integers(1, 6),
+    size=st.integers(1, 10),
+    share=st.floats(0.01, 1),
+    kind=st.sampled_from(["scenes", "identical", "zero"]),
+    config=st.fixed_dictionaries(
+        {
+            "context_share": st.sampled_from([0.0, 0.5, 1.0]),
+            "order": st.sampled_from(["raster", "holitom"]),
+            "merge": st.sampled_from(["beta", "mean"]),
+            "min_static": st.sampled_from([0, 1]),
+            "max_window": st.sampled_from([1, 2, 1024]),
+            "neighbours": st.sampled_from([1, 7]),
+        }
+    ),
+)
+def test_any_configuration_keeps_exactly_the_budget(make_clip, frames, size, share, kind, config):
+    budget = max(1, int(share * frames * size))
+    features = scenes(make_clip, (frames, size, 5), kind=kind)
+    compressor = create("holitom", frames, size, budget, threshold=0.65, **config)
+    plan = compressor.plan(features)
+    positions = plan.positions.long()
+    assert positions.shape == (budget,) and len(positions.unique()) == budget
+    assert plan.assignment.reshape(-1)[positions].tolist() == list(range(budget))
+    assert plan.counts().sum() == (plan.assignment >= 0).sum()
+    # Weights of a slot sum to 1.
+    torch.testing.assert_close(compressor.apply(plan, torch.ones(frames, size, 2)), torch.ones(budget, 2))
