@@ -21,7 +21,9 @@ __all__ = ["Question", "QuestionMaker", "neighbours", "what_happened"]
 
 _SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 #: Types that few scenes allow: training asks them first.
-_RARE = frozenset({"beside", "between", "fastest", "last", "left", "moved_first", "nth", "was"})
+_RARE = frozenset(
+    {"beside", "between", "earlier", "fastest", "faster", "gone", "last", "left", "moved_first", "near", "nth", "was"}
+)
 _NTH = ("first", "second", "third")
 
 
@@ -257,11 +259,40 @@ class QuestionMaker:
                 if kind < 2:
                     yield Question("before", f"before {name}", (COLORS[thing.color], SIZES[thing.size])[kind])
         if scene.kind == "image":
-            for thing, side, near in neighbours(scene, np.zeros(1, int)):
-                if near != "nothing" or self._rng.random() < 0.2:
-                    yield Question("near", f"{side} {COLORS[thing.color]}", near)
+            yield from self._near(scene, np.zeros(1, int))
+        elif scene.kind == "video":
+            if len(scene.flashes) == 1:
+                yield from self._near(scene, np.arange(scene.flashes[0].enters, scene.flashes[0].leaves))
+            yield from self._compared(scene)
         if scene.sign:
             yield Question("glyph", "sign", DIGITS[scene.sign.digit])
+
+    def _near(self, scene: Scene, ticks: NDArray[np.integer]) -> Iterator[Question]:
+        for thing, side, near in neighbours(scene, ticks):
+            if thing.new_color is None and (near != "nothing" or self._rng.random() < 0.2):
+                yield Question("near", f"{side} {COLORS[thing.color]}", near)
+
+    def _compared(self, scene: Scene) -> Iterator[Question]:
+        """Of each thing whether it is gone, of pairs which moved first and which moves faster."""
+        named = [thing for thing in scene.things if thing.new_color is None]
+        for thing in named:
+            yield Question("gone", f"{COLORS[thing.color]} gone", "yes" if thing.leaves < scene.ticks else "no")
+        movers = [thing for thing in named if thing.heading]
+        for a in movers:
+            for b in movers:
+                pair = f"{COLORS[a.color]} or {COLORS[b.color]}"
+                if abs(a.onset - b.onset) >= 2:
+                    yield Question("earlier", f"{pair} moved first", COLORS[min(a, b, key=_onset).color])
+                if a is not b and max(a.speed, b.speed) >= 1.4 * min(a.speed, b.speed):
+                    yield Question("faster", f"{pair} fastest", COLORS[max(a, b, key=_speed).color])
+
+
+def _onset(thing: Thing) -> int:
+    return thing.onset
+
+
+def _speed(thing: Thing) -> float:
+    return thing.speed
 
 
 def _name(thing: Thing) -> str:

@@ -17,7 +17,7 @@ from edgevtc.eval.world_words import ANSWER, EOS, QUESTION, encode
 
 #: Samples of a batch, and questions asked of each.
 SIZES = {"crowd": 48, "image": 32, "clip": 16, "video": 8}
-QUESTIONS = {"crowd": 0, "image": 12, "clip": 14, "video": 20}
+QUESTIONS = {"crowd": 0, "image": 12, "clip": 14, "video": 26}
 _ANSWER = 3
 
 
