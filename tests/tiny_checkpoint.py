@@ -100,3 +100,12 @@ def random_frames(count: int, size: int) -> torch.Tensor:
     coarse = torch.rand(count, 3, 5, 5, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
     return (smooth.permute(0, 2, 3, 1) * 255).to(torch.uint8)
+
+
+def write_texts(folder: Path) -> Path:
+    """Add what an export needs beside weights and tokenizer: a chat template and the token that ends an answer."""
+    content = "{% for part in message.content %}{{ part.text if part.type == 'text' else '<video>' }} {% endfor %}"
+    template = f"{{% for message in messages %}}w1 {content}{{% endfor %}}w2"
+    (folder / "chat_template.jinja").write_text(template)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 39, "max_new_tokens": 4}))
+    return folder
