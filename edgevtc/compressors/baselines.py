@@ -44,6 +44,8 @@ class Uniform(Compressor):
     """
 
     spec = baselines.UNIFORM
+    positions: Tensor
+    assignment: Tensor
 
     def __init__(self, num_frames: int, tokens_per_frame: int, budget: int, **config: Any) -> None:
         super().__init__(num_frames, tokens_per_frame, budget, **config)
