@@ -12,6 +12,7 @@ from edgevtc.cli.command import Command, add_json_argument, print_json, status
 
 if TYPE_CHECKING:
     from edgevtc.exporter.export import ExportOptions
+    from edgevtc.exporter.plan import ExportPlan
 
 __all__ = ["Export"]
 
@@ -34,6 +35,9 @@ class Export(Command):
         parser.add_argument("model", metavar="MODEL", help="catalogue name, recipe file, folder, or Hub repository")
         parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where the bundle will stand")
         parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is already there")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="say what it would take on disk and in memory, and write nothing"
+        )
         source = parser.add_argument_group("source")
         source.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hub repository")
         source.add_argument("--token", metavar="TOKEN", help="access to the Hub (default: HF_TOKEN, or its login)")
@@ -68,9 +72,12 @@ class Export(Command):
         from edgevtc.extras import require
 
         require("torch", "exporting a checkpoint")
-        from edgevtc.exporter.export import export_bundle
+        from edgevtc.exporter.export import export_bundle, plan_bundle
 
         checkpoint, options = resolve(args)
+        if args.dry_run:
+            report_plan(plan_bundle(checkpoint, options), as_json=args.json)
+            return 0
         console = status()
         with console.status("") as spinner:
 
@@ -92,6 +99,26 @@ class Export(Command):
             kept = ", ".join(f"{entry.name} {entry.budget}" for entry in manifest.methods)
             print(f"{bundle.path}: {size / 1e6:.1f} MB, {kept} of {manifest.tokens_total} tokens")
         return 0
+
+
+def report_plan(plan: ExportPlan, *, as_json: bool) -> None:
+    """What an export would take: parts of the bundle on disk, and its steps in memory."""
+    totals = {"disk_bytes": plan.total_disk_bytes, "peak_memory_bytes": plan.peak_memory_bytes}
+    if as_json:
+        print_json({**totals, "part_bytes": plan.disk_bytes, "step_memory_bytes": plan.memory_bytes})
+        return
+    from rich.filesize import decimal
+
+    from edgevtc.cli.tables import print_table
+
+    for heading, column, sizes, total in (
+        ("on disk", "part", plan.disk_bytes, ("all", totals["disk_bytes"])),
+        ("memory", "step", plan.memory_bytes, ("most", totals["peak_memory_bytes"])),
+    ):
+        rows = [(name.replace("_", " "), decimal(size)) for name, size in [*sizes.items(), total]]
+        print_table((column, heading), rows, right=(heading,))
+        print()
+    print("Nothing was written. Memory is beside the 1 GB that torch and the other libraries take.")
 
 
 def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:

@@ -33,6 +33,7 @@ from edgevtc.exporter.contract import require_contract
 from edgevtc.exporter.decoder import WEIGHT_FORMATS, build_decoder
 from edgevtc.exporter.decoder_config import DecoderConfig
 from edgevtc.exporter.flops import FLOPS_CONVENTION, prefill_gflops
+from edgevtc.exporter.plan import ExportPlan, plan_export, require_room
 from edgevtc.exporter.store import write_graph
 from edgevtc.exporter.text import chat_template, generation_config, preprocessor_config, tokenizer_json
 from edgevtc.exporter.verify import DEFAULT_QUESTION, TorchReference, reference_frames, verify_draft
@@ -41,7 +42,7 @@ from edgevtc.measure.verify import prompt_ids
 from edgevtc.methods import NEEDS, POSITION_MODES, budget_for, method_spec
 from edgevtc.models import ModelAdapter, Vision, open_model
 
-__all__ = ["ExportOptions", "export_bundle"]
+__all__ = ["ExportOptions", "export_bundle", "plan_bundle"]
 
 #: RoPE positions kept for text beside the visual tokens, where the options set no limit.
 TEXT_POSITIONS = 2048
@@ -125,15 +126,13 @@ def export_bundle(
 
     Raises:
         ConfigError: An option is not valid for this checkpoint.
-        ExportError: The checkpoint cannot be exported, a graph breaks the contract, or differs from torch.
+        ExportError: The checkpoint cannot be exported, disk or memory do not suffice, a graph breaks the contract, or
+            differs from torch.
         VideoError: The clip to verify with cannot be read.
     """
-    model = open_model(checkpoint)
-    num_frames = options.num_frames or model.geometry.num_frames
-    compressors = plan_compressors(model, num_frames, options)  # before anything is read: it finds what is wrong
-    config = DecoderConfig.from_text_config(
-        model.text_config, max_positions=options.max_positions or default_positions(model, num_frames)
-    )
+    model, compressors, config, plan = prepare(checkpoint, options)
+    require_room(plan, output)
+    num_frames = compressors[0].num_frames
     frames, frames_source = reference_frames(model, num_frames, options.clip)
     with BundleWriter(output, overwrite) as writer:
         progress("reading the vision tower")
@@ -164,7 +163,7 @@ def export_bundle(
         question = options.examples[0] if options.examples else DEFAULT_QUESTION
         ids = prompt_ids(writer.folder, TextCodec(writer.folder / tokenizer), question)
         reference = TorchReference(model, vision, compressors, frames, ids)
-        del vision  # before the graphs are loaded: both at once would need twice the memory
+        del vision, clip_encoder  # before the graphs are loaded: both at once would need twice the memory
         references = writer.file("references.npz", reference.content.to_bytes())
 
         def manifest(verification: VerificationEntry, files: dict[str, FileEntry]) -> Manifest:
@@ -185,6 +184,42 @@ def export_bundle(
         verification = VerificationEntry(references, frames_source, question)
         draft = writer.draft(partial(manifest, verification))
         return writer.finish(partial(manifest, verify_draft(draft, verification, reference, progress)))
+
+
+def plan_bundle(checkpoint: Path, options: ExportOptions) -> ExportPlan:
+    """What an export will take on disk and in memory; reads configuration and headers only, and writes nothing.
+
+    Raises:
+        ConfigError: An option is not valid for this checkpoint.
+        ExportError: The checkpoint cannot be exported.
+    """
+    return prepare(checkpoint, options)[-1]
+
+
+def prepare(
+    checkpoint: Path, options: ExportOptions
+) -> tuple[ModelAdapter, list[Compressor], DecoderConfig, ExportPlan]:
+    """All that is decided before a weight is read; it finds what is wrong."""
+    model = open_model(checkpoint)
+    num_frames = options.num_frames or model.geometry.num_frames
+    compressors = plan_compressors(model, num_frames, options)
+    config = DecoderConfig.from_text_config(
+        model.text_config, max_positions=options.max_positions or default_positions(model, num_frames)
+    )
+    plan = plan_export(
+        model,
+        config,
+        compressors,
+        options.weight_formats,
+        frames_per_call=divisor_up_to(num_frames, options.frames_per_call),
+        fused=options.fused,
+    )
+    return model, compressors, config, plan
+
+
+def divisor_up_to(num_frames: int, most: int) -> int:
+    """C: the largest divisor of T up to ``most``."""
+    return max(c for c in range(1, most + 1) if num_frames % c == 0)
 
 
 def plan_compressors(model: ModelAdapter, num_frames: int, options: ExportOptions) -> list[Compressor]:
@@ -223,7 +258,7 @@ def write_encoder(
     progress: Callable[[str], None],
 ) -> VisionEntry:
     """Trace, check and write the encoder."""
-    frames_per_call = max(c for c in range(1, options.frames_per_call + 1) if num_frames % c == 0)
+    frames_per_call = divisor_up_to(num_frames, options.frames_per_call)
     progress(f"tracing the encoder, {frames_per_call} frames a call")
     graph = export_encoder(vision, frames_per_call)
     require_contract(graph, "encoder")

@@ -6,10 +6,10 @@ from importlib import import_module
 from pathlib import Path
 
 from edgevtc.errors import ExportError, choices
-from edgevtc.models.base import Geometry, ModelAdapter, Preprocessing, Prompt, Vision
+from edgevtc.models.base import Geometry, ModelAdapter, Preprocessing, Prompt, Vision, VisionSize
 from edgevtc.models.checkpoint import read_json
 
-__all__ = ["Geometry", "ModelAdapter", "Preprocessing", "Prompt", "Vision", "model_types", "open_model"]
+__all__ = ["Geometry", "ModelAdapter", "Preprocessing", "Prompt", "Vision", "VisionSize", "model_types", "open_model"]
 
 #: `model_type` of config.json → module and class of the adapter.
 _ADAPTERS = {

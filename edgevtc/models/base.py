@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
-__all__ = ["FRAME_FEATURE_SOURCES", "SALIENCY_SOURCES", "Geometry", "ModelAdapter", "Preprocessing", "Prompt", "Vision"]
+__all__ = [
+    "FRAME_FEATURE_SOURCES",
+    "SALIENCY_SOURCES",
+    "Geometry",
+    "ModelAdapter",
+    "Preprocessing",
+    "Prompt",
+    "Vision",
+    "VisionSize",
+]
 
 #: Where saliency comes from: SigLIP's attention-pooling head, or the mean attention received in the tower's last layer.
 SALIENCY_SOURCES = ("siglip_head", "siglip_last_mean")
@@ -81,6 +90,21 @@ class Prompt:
     video_token: str
     video_token_id: int
     video_newline: bool
+
+
+@dataclass(frozen=True)
+class VisionSize:
+    """What a vision part weighs, before any of it is read.
+
+    Attributes:
+        parameters: Numbers it reads from the checkpoint.
+        layers: Transformer layers in use.
+        activations: Largest number of intermediate values that live at once, for one frame.
+    """
+
+    parameters: int
+    layers: int
+    activations: int
 
 
 class Vision(nn.Module, ABC):
@@ -173,6 +197,10 @@ class ModelAdapter(ABC):
             ConfigError: A need or a source is unknown.
             ExportError: A needed tensor is missing or has another shape than config.json says.
         """
+
+    @abstractmethod
+    def vision_size(self) -> VisionSize:
+        """Size of the vision part without a pooling head, from the configuration and the files' headers."""
 
     @abstractmethod
     def decoder_weights(self) -> Mapping[str, NDArray[np.float32]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ class Checkpoint:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
+
+    def size(self, name: str) -> int:
+        """Numbers in a tensor, by its file's header."""
+        file, stored = self._places[name]
+        return math.prod(self._file(file).get_slice(stored).get_shape())
 
     def tensor(self, name: str, *shape: int) -> Tensor:
         """Read one tensor as float32.

@@ -30,6 +30,7 @@ from edgevtc.models.base import (
     ModelAdapter,
     Prompt,
     Vision,
+    VisionSize,
 )
 from edgevtc.models.checkpoint import Checkpoint, DecoderWeights, Weights, read_json
 from edgevtc.models.preprocessing import read_preprocessing
@@ -129,6 +130,22 @@ class LlavaOnevision(ModelAdapter):
         for part in module.children():
             part.to(dtype)
         return module.eval()
+
+    def vision_size(self) -> VisionSize:
+        tower = self.tower_config
+        layers = max(feature_layers(self.config.vision_feature_layer, tower.num_hidden_layers))
+        unread = re.compile(r"decoder\.|image_newline|vision_tower\.(head|post_layernorm)\.")
+        layer = re.compile(r"vision_tower\.encoder\.layers\.(\d+)\.")
+        names = [
+            name
+            for name in self.checkpoint
+            if not unread.match(name) and not ((match := layer.match(name)) and int(match[1]) >= layers)
+        ]
+        patches = tower.side**2
+        # Of a layer: the scores of all heads before and after the softmax; or what the MLP is made of.
+        attention = 2 * tower.num_attention_heads * patches**2
+        mlp = patches * (2 * tower.intermediate_size + 2 * tower.hidden_size)
+        return VisionSize(sum(self.checkpoint.size(name) for name in names), layers, max(attention, mlp))
 
     def decoder_weights(self) -> Mapping[str, NDArray[np.float32]]:
         tied = frozenset({"lm_head.weight"} if self.config.tie_word_embeddings else ())

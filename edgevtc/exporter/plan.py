@@ -1,0 +1,150 @@
+"""What an export will take, said before it starts: from the configuration and the files' headers, no weight read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgevtc.compressors import Compressor
+from edgevtc.errors import ExportError
+from edgevtc.exporter.decoder import build_decoder
+from edgevtc.exporter.decoder_config import DecoderConfig
+from edgevtc.models import ModelAdapter
+
+__all__ = ["ExportPlan", "plan_export", "require_room"]
+
+#: Of a graph file, weights aside: a node with its name and shapes, and as many nodes as a compressor has.
+NODE_BYTES, COMPRESSOR_NODES = 400, 250
+
+#: Nodes of one layer of a traced vision tower.
+TOWER_LAYER_NODES = 35
+
+#: ONNX Runtime keeps weights as they are stored and, in the layout of its kernels, once more.
+PACKED = 2
+
+#: Bytes a number of the token embeddings takes while they are written: as stored, as float32, as float16, on its way.
+EMBEDDING_BYTES = 2 + 4 + 2
+
+MEMINFO = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What an export will take.
+
+    Attributes:
+        disk_bytes: Part of the bundle → bytes on disk.
+        memory_bytes: Step → bytes it needs beside what the process has already.
+    """
+
+    disk_bytes: dict[str, int]
+    memory_bytes: dict[str, int]
+
+    @property
+    def total_disk_bytes(self) -> int:
+        """The whole bundle."""
+        return sum(self.disk_bytes.values())
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The step that needs most."""
+        return max(self.memory_bytes.values())
+
+
+def plan_export(
+    model: ModelAdapter,
+    config: DecoderConfig,
+    compressors: Sequence[Compressor],
+    weight_formats: Sequence[str],
+    *,
+    frames_per_call: int,
+    fused: bool,
+) -> ExportPlan:
+    """Work out an export's size on disk and its peak memory.
+
+    Args:
+        model: The checkpoint.
+        config: Its decoder.
+        compressors: Every method at every budget.
+        weight_formats: Of the decoder.
+        frames_per_call: C.
+        fused: Whether there are graphs from frames to tokens.
+
+    Raises:
+        ExportError: The checkpoint lacks a tensor of the decoder.
+    """
+    vision, geometry = model.vision_size(), model.geometry
+    num_frames = compressors[0].num_frames
+    tower_nodes = TOWER_LAYER_NODES * vision.layers
+    weights, nodes = model.decoder_weights(), 0
+    tensors: dict[tuple[str, str, str], int] = {}
+    by_format: dict[str, int] = {}
+    for weight_format in weight_formats:
+        graph = build_decoder(config, weights, weight_format).graph
+        found = tensor_bytes(graph)
+        by_format[weight_format] = sum(found.values())
+        tensors.update(found)  # formats share their head, norms and biases
+        nodes += len(graph)
+    embeddings = config.vocab_size * config.hidden_size
+    clip_tokens = num_frames * geometry.tokens_per_frame * geometry.hidden_size
+    frames = num_frames * geometry.image_height * geometry.image_width * 3
+    graphs = tower_nodes + nodes + len(compressors) * (COMPRESSOR_NODES + fused * (tower_nodes + COMPRESSOR_NODES))
+    encoder = PACKED * 4 * vision.parameters + 4 * vision.activations * frames_per_call
+    whole = PACKED * 4 * vision.parameters + 4 * vision.activations * num_frames
+    cache = 2 * 4 * config.num_layers * config.num_kv_heads * config.head_dim * config.max_positions
+    largest = max(by_format.values())
+    return ExportPlan(
+        disk_bytes={
+            "vision": 4 * vision.parameters,
+            "decoder": sum(tensors.values()),
+            "token_embeddings": 2 * embeddings,
+            "references": frames + 4 * clip_tokens + 4 * config.vocab_size,
+            "graphs": graphs * NODE_BYTES,
+        },
+        memory_bytes={
+            "writing": 4 * vision.parameters + EMBEDDING_BYTES * embeddings,
+            "reference": 4 * (vision.parameters + vision.activations + 2 * clip_tokens) + EMBEDDING_BYTES * embeddings,
+            "verifying_vision": whole if fused else encoder,
+            "verifying_decoder": PACKED * largest + cache + 4 * clip_tokens,
+            "verifying_an_answer": encoder + PACKED * by_format[weight_formats[0]] + cache + 4 * clip_tokens,
+        },
+    )
+
+
+def tensor_bytes(graph: ir.Graph) -> dict[tuple[str, str, str], int]:
+    """Name, type and shape → bytes of a graph's initializers; lazy ones are not read."""
+    values = ((name, value.const_value) for name, value in graph.initializers.items())
+    return {(name, str(t.dtype), str(t.shape)): t.nbytes for name, t in values if t is not None}
+
+
+def require_room(plan: ExportPlan, output: Path) -> None:
+    """Raise unless the bundle fits on the disk it goes to, and its making into this machine's memory.
+
+    Raises:
+        ExportError: It does not; the message says what is needed and what there is.
+    """
+    folder = output.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if plan.total_disk_bytes > (free := shutil.disk_usage(folder).free):
+        raise ExportError(
+            f"the bundle takes {plan.total_disk_bytes / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free: "
+            "make room, choose another disk with -o, or leave out weight formats"
+        )
+    step = max(plan.memory_bytes, key=lambda name: plan.memory_bytes[name])
+    if plan.peak_memory_bytes > (available := available_memory()):
+        raise ExportError(
+            f"{step.replace('_', ' ')} takes {plan.peak_memory_bytes / 1e9:.1f} GB of memory, "
+            f"{available / 1e9:.1f} GB are available: close other programs, or leave out weight formats "
+            "or, with --no-fused, the graphs from frames to tokens"
+        )
+
+
+def available_memory() -> int:
+    """Bytes the system can give without pushing anything out that is in use, swap included."""
+    fields = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="ascii").splitlines())
+    return sum(int(fields[name].split()[0]) * 1024 for name in ("MemAvailable", "SwapFree"))

@@ -1,0 +1,76 @@
+"""What an export takes is said beforehand, from headers alone, and is true."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from tiny_checkpoint import build_model, write_checkpoint, write_texts
+from tiny_export import TINY_OPTIONS
+
+from edgevtc.cli import main
+from edgevtc.errors import ExportError
+from edgevtc.exporter import plan
+from edgevtc.exporter.export import export_bundle, plan_bundle
+from edgevtc.models.checkpoint import Checkpoint
+
+pytestmark = pytest.mark.export
+
+
+@pytest.mark.parametrize("formats", [("fp32",), ("w8a8", "int8", "int4"), ("int8", "fp32")])
+def test_the_plan_is_what_the_export_writes(tiny_folder, traced_once, tmp_path, formats):
+    options = replace(TINY_OPTIONS, weight_formats=formats)
+    expected = plan_bundle(tiny_folder, options).disk_bytes
+    bundle = export_bundle(tiny_folder, tmp_path / "out", options)
+    files = bundle.manifest.files
+    weights = sum(entry.size for name, entry in files.items() if name.startswith("weights/"))
+    planned = expected["vision"] + expected["decoder"] + expected["token_embeddings"]
+    # In a model this small, what graphs keep inside them and what the tower precomputes show.
+    assert 0.75 * planned < weights < 1.05 * planned
+    assert files["references.npz"].size < 1.2 * expected["references"] + 4000
+
+
+def test_no_matrix_is_read_and_nothing_written(tiny_folder, tmp_path, monkeypatch):
+    read = []
+    tensor = Checkpoint.tensor
+    monkeypatch.setattr(
+        Checkpoint, "tensor", lambda self, name, *shape: read.append(tensor(self, name, *shape)) or read[-1]
+    )
+    plan_bundle(tiny_folder, TINY_OPTIONS)
+    assert all(value.ndim == 1 for value in read)
+    assert main(["export", str(tiny_folder), "--dry-run", "-o", str(tmp_path / "out")]) == 0
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_deeper_tower_than_is_used_does_not_count(tmp_path):
+    deep, shallow = (
+        write_texts(write_checkpoint(tmp_path / name, build_model(vision_layers=layers, feature_layer=layer)))
+        for name, layers, layer in (("deep", 4, -3), ("shallow", 2, -1))
+    )
+    assert plan_bundle(deep, TINY_OPTIONS) == plan_bundle(shallow, TINY_OPTIONS)
+
+
+def test_the_command_says_it(tiny_folder, tmp_path, capsys):
+    command = ["export", str(tiny_folder), "--dry-run", "-o", str(tmp_path / "out"), "--num-frames", "2"]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["disk_bytes"] == sum(found["part_bytes"].values())
+    assert found["peak_memory_bytes"] == max(found["step_memory_bytes"].values())
+    assert main(command) == 0
+    assert "Nothing was written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("disk", "memory", "message"),
+    [(100, 10**9, r"the bundle takes 0\.0 GB, .* 0\.0 GB free"), (10**12, 1, r"of memory, .* available: close")],
+)
+def test_what_does_not_fit_is_said_before_the_work(tiny_folder, tmp_path, monkeypatch, disk, memory, message):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal: 1 kB\nMemAvailable:  {memory} kB\nSwapFree:  0 kB\n")
+    monkeypatch.setattr(plan, "MEMINFO", meminfo)
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda folder: SimpleNamespace(free=disk))
+    with pytest.raises(ExportError, match=message):
+        export_bundle(tiny_folder, tmp_path / "there" / "out", TINY_OPTIONS)
+    assert not (tmp_path / "there").exists()
