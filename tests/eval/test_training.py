@@ -85,14 +85,14 @@ def test_merging_averages_runs_and_keeps_their_first_slot():
     torch.testing.assert_close(merged[0, -1], frames[0, 2, 7])
 
 
-def test_a_run_goes_on_from_its_state_and_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(batches, "SIZES", {"crowd": 2, "image": 2, "clip": 1, "video": 1})
-    stage = stages.Stage("test", {"clip": 1.0}, 1e-3, 0.1, 1.0, compress=1.0)
+def test_a_run_goes_on_from_its_state_and_from_its_folder(tmp_path: Path):
+    stage = stages.Stage("test", {"video": 1.0}, 1e-3, 0.1, 1.0, compress=1.0, renumber=0.5)
     first = run.Trainer(stage, tmp_path / "one", 1.0, torch.device("cpu"), None)
     rng = np.random.default_rng(0)
-    stream = iter(batches.Batches({"clip": 0.5, "image": 0.5}, seed=1))
+    stream = iter(batches.Batches(stage.mix, seed=1, scale=0.1))
     for _ in range(2):
         assert first.learn(next(stream), rng, 1.0)["loss"] > 0
+    assert first.seen["video"] == 2
     first.seconds = 12.0
     first.save()
     folder = first.save_folder()
