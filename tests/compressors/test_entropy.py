@@ -67,7 +67,7 @@ def test_exact_where_the_directions_are_complete(mode):
 
 
 def test_spectral_orders_segments_as_the_exact_entropy_does():
-    """What budgets use are z-scores, so those are held to the exact ones (methods compared at 0.1 token of 188)."""
+    """Budgets are made from z-scores, so those are held to the exact ones."""
     lengths, decay = [4, 8, 3, 6, 3], [0.3, 0.5, 0.7, 0.9, 1.1]
     tokens = decaying(lengths, 64, 192, decay)
     found = richness(torch.from_numpy(tokens), segments(lengths))[np.cumsum(lengths) - 1].numpy()
