@@ -8,12 +8,12 @@ from network import HIDDEN, TOKENS, VISION_HIDDEN
 from torch import Tensor, nn
 
 from edgevtc.eval.world_labels import CELL_CLASSES, FRAME_CLASSES, IGNORE
-from edgevtc.eval.world_words import COLORS, SHAPES, VOCABULARY
+from edgevtc.eval.world_words import COLORS, DIGITS, SHAPES, VOCABULARY
 
 _SEEN = ("color", "shape", "size", "digit")
 _TRACKED = ("heading", "age", "birth_color", "birth_size", "changed", "moved")
 _SO_FAR = ("things", "newest", "flash", "flashes", "changes")
-_TIED = {"color": COLORS, "shape": (*SHAPES, "flash", "sign")}
+_TIED = {"color": (0, COLORS), "shape": (1, (*SHAPES, "flash", "sign")), "digit": (1, DIGITS)}  # scale, words
 
 Scores = dict[str, float]
 Labels = dict[str, Tensor]
@@ -33,7 +33,7 @@ class Heads(nn.Module):
         self.visible = nn.Linear(VISION_HIDDEN, FRAME_CLASSES["visible"])
 
     def vision_loss(self, tokens: Tensor, labels: Labels, words: Tensor) -> tuple[Tensor, Scores]:
-        """What is in each cell, read from the projected tokens [B, N, D] and, for colours and shapes, by their
+        """What is in each cell, read from the projected tokens [B, N, D] and, for colours, shapes and digits, by their
         similarity to the LM's word embeddings [V, D] (so that a token says what it shows in the LM's own language)."""
         flat, scores, loss = tokens.flatten(0, 1), {}, tokens.new_zeros(())
         there = labels["shape"].flatten() > 0
@@ -45,12 +45,14 @@ class Heads(nn.Module):
             counted = there & (target > 0) if name == "digit" else there & (target >= 0)
             if bool(counted.any()):
                 scores["see_" + name] = (logits.argmax(1) == target)[counted].float().mean().item()
-        for index, (name, spoken) in enumerate(_TIED.items()):
+        for name, (scale, spoken) in _TIED.items():
             target = labels[name].flatten()
             mask = target > 0
+            if not bool(mask.any()):
+                continue
             unit = F.layer_norm(flat[mask], flat.shape[-1:])
             rows = words[[VOCABULARY[word] for word in spoken]]
-            loss = loss + 0.3 * F.cross_entropy(unit @ rows.T * self.tied_scale[index].exp(), target[mask] - 1)
+            loss = loss + 0.3 * F.cross_entropy(unit @ rows.T * self.tied_scale[scale].exp(), target[mask] - 1)
         return loss, scores
 
     def pooling_loss(self, pooled: Tensor, attention: Tensor, labels: Labels) -> tuple[Tensor, Scores]:
