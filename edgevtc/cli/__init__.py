@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import getdoc
 
 from edgevtc import __version__
-from edgevtc.cli.command import Command, Parser
-from edgevtc.errors import EdgeVTCError
+from edgevtc.cli.command import Command, Parser, run_command
 
 __all__ = ["COMMANDS", "main"]
 
@@ -23,8 +20,6 @@ COMMANDS = {
     "doctor": ("doctor", "Doctor"),
     "list": ("list", "List"),
 }
-
-INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,15 +46,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         subparsers[args.command].error(f"unrecognized arguments: {' '.join(rest)}")
     if command.words is not None:
         getattr(args, command.words).extend(rest)
-    try:
-        return command.run(args)
-    except EdgeVTCError as error:
-        print(f"edgevtc: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("edgevtc: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away, as `| head` does; that is no error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return run_command(command, args)

@@ -8,14 +8,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from edgevtc.errors import EdgeVTCError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Command", "Parser", "add_bundle_argument", "add_json_argument", "add_run_arguments", "print_json", "status"]
+__all__ = [
+    "Command",
+    "Parser",
+    "add_bundle_argument",
+    "add_json_argument",
+    "add_run_arguments",
+    "print_json",
+    "run_command",
+    "status",
+]
+
+INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,6 +63,22 @@ class Command(ABC):
         Raises:
             EdgeVTCError: Anything the user can mend; printed as one line, exit code 1.
         """
+
+
+def run_command(command: Command, args: argparse.Namespace, program: str = "edgevtc") -> int:
+    """Run a command and return its exit code; what the user can mend becomes one line on stderr, by ``program``."""
+    try:
+        return command.run(args)
+    except EdgeVTCError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away, as `| head` does; that is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def add_bundle_argument(parser: argparse.ArgumentParser) -> None:

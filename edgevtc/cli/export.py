@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edgevtc.cli.command import Command, add_json_argument, print_json, status
 
 if TYPE_CHECKING:
+    from edgevtc.bundle import Bundle
     from edgevtc.exporter.export import ExportOptions
     from edgevtc.exporter.plan import ExportPlan
 
@@ -87,18 +88,38 @@ class Export(Command):
                     console.print(step, markup=False)
 
             bundle = export_bundle(checkpoint, Path(args.output), options, overwrite=args.overwrite, progress=progress)
-        manifest = bundle.manifest
-        size = sum(entry.size for entry in manifest.files.values())
+        report(bundle, as_json=args.json)
+        return 0
+
+
+def report(bundle: Bundle, *, as_json: bool) -> None:
+    """What was written, and how far it is from torch."""
+    manifest = bundle.manifest
+    assert manifest.verification is not None  # an export always verifies
+    size = sum(entry.size for entry in manifest.files.values())
+    graph, worst = max(manifest.verification.differences.items(), key=lambda item: item[1])
+    if as_json:
         entries = [
             {"name": entry.name, "budget": entry.budget, "retention_ratio": entry.retention_ratio}
             for entry in manifest.methods
         ]
-        if args.json:
-            print_json({"path": str(bundle.path), "size_bytes": size, "sha256": bundle.sha256, "methods": entries})
-        else:
-            kept = ", ".join(f"{entry.name} {entry.budget}" for entry in manifest.methods)
-            print(f"{bundle.path}: {size / 1e6:.1f} MB, {kept} of {manifest.tokens_total} tokens")
-        return 0
+        print_json(
+            {
+                "path": str(bundle.path),
+                "size_bytes": size,
+                "sha256": bundle.sha256,
+                "methods": entries,
+                "worst_difference": worst,
+                "answer": manifest.verification.answer,
+            }
+        )
+        return
+    kept = ", ".join(f"{entry.name} {entry.budget}" for entry in manifest.methods)
+    print(f"{bundle.path}: {size / 1e6:.1f} MB, {kept} of {manifest.tokens_total} tokens")
+    print(
+        f"PASSED: {len(manifest.verification.differences)} graphs against torch on frames of "
+        f"{manifest.verification.frames}; largest difference {worst:.1e}, of {graph}"
+    )
 
 
 def report_plan(plan: ExportPlan, *, as_json: bool) -> None:

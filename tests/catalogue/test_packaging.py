@@ -56,7 +56,7 @@ def test_a_built_package_carries_them(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, source)
     (source / "README.md").write_text("EdgeVTC\n", encoding="utf-8")
-    for name in ("export", "engines", "edgevtc"):
+    for name in ("export", "engines", "edgevtc", "optimum"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", "build", "--build-lib"]
     subprocess.run([*command, str(tmp_path / "built")], cwd=source, capture_output=True, check=True)
