@@ -25,12 +25,13 @@ TOWER_WIDTH = 1152
 MEBIBYTE = 2**20
 
 
-def build_engine(graph: Path, capabilities: list[int]) -> tuple[int | None, str]:
+def build_engine(graph: Path, capabilities: list[int], root: Path | None = None) -> tuple[int | None, str]:
     """Parse and build a graph.
 
     Args:
         graph: The ONNX file.
         capabilities: SM versions the engine is to run on, as in [89, 120].
+        root: Folder that external data are relative to; the graph's own where None.
 
     Returns:
         Size of the engine in bytes and "", or None and the reason why there is none.
@@ -49,9 +50,11 @@ def build_engine(graph: Path, capabilities: list[int]) -> tuple[int | None, str]
     errors = Errors()
     builder = trt.Builder(errors)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    if not trt.OnnxParser(network, errors).parse_from_file(str(graph)):
+    if not trt.OnnxParser(network, errors).parse(graph.read_bytes(), str((root or graph.parent) / graph.name)):
         return None, " ".join(errors.messages)
     config = builder.create_builder_config()
+    # Decisions are float32: ten mantissa bits would move thresholds and break prefix counts above 2048.
+    config.clear_flag(trt.BuilderFlag.TF32)
     config.num_compute_capabilities = len(capabilities)
     for index, capability in enumerate(capabilities):
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability}"), index)

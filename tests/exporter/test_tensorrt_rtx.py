@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import onnx_ir as ir
 import pytest
+from engine_builder import CAPABILITIES, build_engine
 from tiny_checkpoint import build_model, write_checkpoint
 
+from edgevtc.bundle import Bundle
 from edgevtc.compressors import create
 from edgevtc.exporter.vision import export_compressor, export_encoder, export_fused
 from edgevtc.models import Vision, open_model
@@ -18,20 +18,7 @@ pytestmark = pytest.mark.export
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is an optional extra")
 
-CAPABILITIES = [89, 120]  # RTX 40 and RTX 50
-
 T, N, B = 16, 36, 86
-
-
-@pytest.fixture(scope="module")
-def table() -> ModuleType:
-    """The script, whose builder is used here."""
-    path = Path(__file__).parents[2] / "scripts" / "build_engines_table.py"
-    spec = importlib.util.spec_from_file_location("build_engines_table", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +31,7 @@ def vision(tmp_path_factory: pytest.TempPathFactory) -> Vision:
 
 
 @pytest.mark.parametrize("kind", ["encoder", "fused", "compressor"])
-def test_traced_graphs_build(table: ModuleType, vision: Vision, tmp_path: Path, kind: str) -> None:
+def test_traced_graphs_build(vision: Vision, tmp_path: Path, kind: str) -> None:
     uniform = create("uniform", T, N, B)
     if kind == "encoder":
         model = export_encoder(vision, 4)
@@ -53,10 +40,20 @@ def test_traced_graphs_build(table: ModuleType, vision: Vision, tmp_path: Path, 
     else:
         model = export_compressor(uniform, vision.feature_shapes(T))
     ir.save(model, tmp_path / "model.onnx")
-    size, reason = table.build_engine(tmp_path / "model.onnx", CAPABILITIES)
+    size, reason = build_engine(tmp_path / "model.onnx", CAPABILITIES)
     assert reason == ""
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     assert size > weights / 2
+
+
+@pytest.mark.parametrize("method", ["none", "uniform", "infomerge", "holitom"])
+def test_the_embedded_bundles_fused_graphs_build(method: str) -> None:
+    bundle = Bundle()
+    budget = None if method == "none" else B
+    graph = bundle.file(bundle.manifest.method(method, budget).fused)
+    size, reason = build_engine(graph, CAPABILITIES, bundle.path)
+    assert reason == ""
+    assert size > 1_000_000  # the tower's weights are in it
 
 
 @pytest.mark.parametrize(
@@ -73,10 +70,10 @@ def test_traced_graphs_build(table: ModuleType, vision: Vision, tmp_path: Path, 
     ],
     ids=["NonZero", "Compress", "Unique", "scatter reduction", "scatter size", "ArgMax rank", "uint8 op", "to uint8"],
 )
-def test_what_the_contract_bans_does_not_build(table: ModuleType, tmp_path: Path, interface: str, nodes: str) -> None:
+def test_what_the_contract_bans_does_not_build(tmp_path: Path, interface: str, nodes: str) -> None:
     text = f'<ir_version: 10, opset_import: ["": 20]> bad ({interface}) {{ {nodes} }}'
     ir.save(ir.from_onnx_text(text), tmp_path / "bad.onnx")
-    size, reason = table.build_engine(tmp_path / "bad.onnx", CAPABILITIES)
+    size, reason = build_engine(tmp_path / "bad.onnx", CAPABILITIES)
     assert size is None
     assert reason
 
@@ -90,18 +87,18 @@ def test_what_the_contract_bans_does_not_build(table: ModuleType, tmp_path: Path
     ],
     ids=["scatter", "ArgMax", "uint8"],
 )
-def test_what_the_contract_allows_builds(table: ModuleType, tmp_path: Path, interface: str, nodes: str) -> None:
+def test_what_the_contract_allows_builds(tmp_path: Path, interface: str, nodes: str) -> None:
     text = f'<ir_version: 10, opset_import: ["": 20]> good ({interface}) {{ {nodes} }}'
     ir.save(ir.from_onnx_text(text), tmp_path / "good.onnx")
-    assert table.build_engine(tmp_path / "good.onnx", CAPABILITIES)[1] == ""
+    assert build_engine(tmp_path / "good.onnx", CAPABILITIES)[1] == ""
 
 
 @pytest.mark.parametrize(("k", "builds"), [(3840, True), (3841, False)])
-def test_largest_topk(table: ModuleType, tmp_path: Path, k: int, builds: bool) -> None:
+def test_largest_topk(tmp_path: Path, k: int, builds: bool) -> None:
     text = (
         f'<ir_version: 10, opset_import: ["": 20]> top (float[1,6272] x) => (float[1,{k}] z, int64[1,{k}] i)'
         f"{{ k = Constant<value = int64[1] {{{k}}}>() z, i = TopK(x, k) }}"
     )
     ir.save(ir.from_onnx_text(text), tmp_path / "topk.onnx")
-    size, _ = table.build_engine(tmp_path / "topk.onnx", CAPABILITIES)
+    size, _ = build_engine(tmp_path / "topk.onnx", CAPABILITIES)
     assert (size is not None) == builds
