@@ -15,6 +15,7 @@ import math
 import os
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,7 +178,7 @@ class Monitor:
 
 def run_stage(name: str, out: Path, init: Path | None, minutes: float | None, options: argparse.Namespace) -> Path:
     """Train a stage to its end (at once where it is done already); returns its checkpoint folder."""
-    stage = STAGES[name]
+    stage = STAGES[name] if options.rate is None else replace(STAGES[name], rate=options.rate)
     trainer = Trainer(stage, out / name, minutes or stage.minutes, torch.device(options.device), init)
     seed = (options.seed + sum(map(ord, name))) * 97 + trainer.step
     batches = Batches(stage.mix, seed, options.scale)
@@ -218,6 +219,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; each stage has a subfolder")
     parser.add_argument("--init", type=Path, help="checkpoint folder to start the first stage from")
     parser.add_argument("--minutes", type=float, help="length of all the stages together")
+    parser.add_argument("--rate", type=float, help="highest learning rate, in place of the stage's")
     parser.add_argument("--until", type=_clock, help="stop at this time of day, HH:MM (the run can go on later)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
