@@ -41,12 +41,12 @@ def test_every_method_and_budget_keeps_exactly_its_tokens(runner, video):
         assert visual.counts.sum() == (visual.assignment >= 0).sum()
 
 
+@pytest.mark.parametrize("method", ["uniform", "infomerge", "holitom"])
 @pytest.mark.parametrize("ratio", [0.25, 0.15, 0.10, 0.05, 0.02])
-def test_ask_reports_what_was_kept(samples, ratio):
-    runner = Runner(method="uniform", retention_ratio=ratio)
-    answer = runner.open(samples / SAMPLE).ask("what changed")
+def test_ask_answers_with_exactly_the_share_asked_for(samples, method, ratio):
+    answer = Runner(method=method, retention_ratio=ratio).open(samples / SAMPLE).ask("what changed")
     assert answer.tokens_kept == round(ratio * answer.tokens_total) and answer.answer
-    assert answer.method == "uniform"
+    assert answer.method == method
 
 
 def test_a_second_question_computes_only_its_own_words(samples):
