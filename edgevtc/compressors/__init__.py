@@ -15,8 +15,11 @@ __all__ = ["Compressor", "Features", "Plan", "create"]
 _PROGRAMS = {
     "none": ("baselines", "KeepAll"),
     "uniform": ("baselines", "Uniform"),
+    "frames": ("baselines", "Frames"),
+    "random": ("baselines", "Random"),
     "holitom": ("holitom", "HoliTom"),
     "infomerge": ("infomerge", "InfoMerge"),
+    "fastvid": ("fastvid", "FastVID"),
 }
 
 

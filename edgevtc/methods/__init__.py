@@ -9,7 +9,12 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 
 from edgevtc.errors import ConfigError, choices
-from edgevtc.methods import baselines, holitom, infomerge
+from edgevtc.methods import (
+    baselines,
+    fastvid,
+    holitom,
+    infomerge,
+)
 from edgevtc.methods.spec import NEEDS, POSITION_MODES, MethodSpec, Parameter, budget_for
 
 __all__ = [
@@ -30,7 +35,13 @@ ENTRY_POINT_GROUP = "edgevtc.compressors"
 
 def builtin_methods() -> dict[str, MethodSpec]:
     """Name → spec of the methods this package brings."""
-    specs = (baselines.NONE, baselines.UNIFORM, holitom.HOLITOM, infomerge.INFOMERGE)
+    specs = (
+        baselines.NONE,
+        baselines.UNIFORM,
+        fastvid.FASTVID,
+        holitom.HOLITOM,
+        infomerge.INFOMERGE,
+    )
     return {spec.name: spec for spec in specs}
 
 
