@@ -38,6 +38,8 @@ def builtin_methods() -> dict[str, MethodSpec]:
     specs = (
         baselines.NONE,
         baselines.UNIFORM,
+        baselines.FRAMES,
+        baselines.RANDOM,
         fastvid.FASTVID,
         holitom.HOLITOM,
         infomerge.INFOMERGE,
