@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -163,7 +164,9 @@ def export_bundle(
         question = options.examples[0] if options.examples else DEFAULT_QUESTION
         ids = prompt_ids(writer.folder, TextCodec(writer.folder / tokenizer), question)
         reference = TorchReference(model, vision, compressors, frames, ids)
-        del vision, clip_encoder  # before the graphs are loaded: both at once would need twice the memory
+        # Before the graphs are loaded: both at once would need twice the memory. The tracer leaves cycles that hold it.
+        del vision, clip_encoder
+        gc.collect()
         references = writer.file("references.npz", reference.content.to_bytes())
 
         def manifest(verification: VerificationEntry, files: dict[str, FileEntry]) -> Manifest:

@@ -1,0 +1,220 @@
+"""Export a LLaVA-OneVision of full width with random weights, and say what it took beside what was planned.
+
+What a checkpoint costs does not depend on what its weights are; what it answers does, so the answer means nothing.
+
+    python scripts/export_random.py --size 0.5b --num-frames 8 --work /tmp/random
+    python scripts/export_random.py --size 7b --layers 2 --num-frames 8 --work /tmp/random
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+VIDEO_TOKEN_ID = 151647
+SHARD_BYTES = 1 << 30
+
+#: Of an answer, in order.
+TIMES = ("load", "frames", "encode", "compress", "prefill", "generate", "ttft")
+
+#: Language models of the published sizes; the tower, SigLIP-so400m/14-384, is the same in all.
+TEXT = {
+    "0.5b": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 152000,
+        "tie_word_embeddings": True,
+    },
+    "7b": {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152128,
+        "tie_word_embeddings": False,
+    },
+}
+
+
+def config_of(size: str, layers: int | None) -> LlavaOnevisionConfig:
+    """The published configuration, with fewer decoder layers where asked for; 26 of the tower's 27 layers are used."""
+    text = TEXT[size] | ({"num_hidden_layers": layers} if layers else {})
+    return LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=1152,
+            intermediate_size=4304,
+            num_hidden_layers=27,
+            num_attention_heads=16,
+            image_size=384,
+            patch_size=14,
+            vision_use_head=False,
+        ).to_dict(),
+        text_config=Qwen2Config(
+            **text, max_position_embeddings=32768, rope_parameters={"rope_type": "default", "rope_theta": 1e6}
+        ).to_dict(),
+        image_token_index=151646,
+        video_token_index=VIDEO_TOKEN_ID,
+        vision_feature_layer=-2,
+        tie_word_embeddings=text["tie_word_embeddings"],
+    )
+
+
+def write_checkpoint(folder: Path, config: LlavaOnevisionConfig) -> None:
+    """Random bfloat16 weights in shards, a tokenizer of a few words, and a chat template."""
+    folder.mkdir(parents=True)
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        model = LlavaOnevisionForConditionalGeneration(config)
+    generator = torch.Generator().manual_seed(0)
+    weight_map: dict[str, str] = {}
+    shard: dict[str, torch.Tensor] = {}
+    written = 0
+
+    def flush() -> None:
+        name = f"model-{len(set(weight_map.values())) + 1:05}.safetensors"
+        save_file(shard, folder / name)
+        weight_map.update(dict.fromkeys(shard, name))
+        shard.clear()
+
+    for name, value in model.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        spread = value.shape[-1] ** -0.5 if value.ndim > 1 else 0.02
+        tensor = torch.empty(value.shape, dtype=torch.bfloat16).normal_(std=spread, generator=generator)
+        shard[name] = tensor + 1 if re.search(r"norm\d?\.weight", name) else tensor
+        written += tensor.nbytes
+        if written > SHARD_BYTES:
+            flush()
+            written = 0
+    flush()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    words = ["<unk>", "user", "assistant", "what", "happens", "in", "the", "video", "?"]
+    vocabulary = {word: index for index, word in enumerate(words)} | {"<video>": VIDEO_TOKEN_ID}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    part = "{% for part in turn.content %}{{ part.text if part.type == 'text' else '<video>' }} {% endfor %}"
+    (folder / "chat_template.jinja").write_text(f"{{% for turn in messages %}}user {part}{{% endfor %}}assistant")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 151645, "max_new_tokens": 16}))
+
+
+class Measured:
+    """A command of edgevtc in a process of its own: what it reports, how long it takes and what it holds.
+
+    Attributes:
+        report: What it printed on stdout, as JSON.
+        steps: Step → seconds, by the progress on stderr.
+        seconds: Wall time.
+        peak_bytes: Most memory of its own; pages of mapped files, which the system can take back, are not counted.
+    """
+
+    def __init__(self, *words: object) -> None:
+        start = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgevtc", *map(str, words), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert process.stdout is not None and process.stderr is not None
+        self.peak_bytes = 0
+        watch = threading.Thread(target=self._watch, args=[process.pid])
+        watch.start()
+        marks = [("starting", start)]
+        for line in process.stderr:
+            print(f"{time.monotonic() - start:8.1f} s  {line.rstrip()}", file=sys.stderr, flush=True)
+            marks.append((line.strip(), time.monotonic()))
+        output = process.stdout.read()
+        status = process.wait()
+        self.seconds = time.monotonic() - start
+        watch.join()
+        if status:
+            raise SystemExit(f"edgevtc {words[0]} failed")
+        marks.append(("", time.monotonic()))
+        self.steps = {name: end - begin for (name, begin), (_, end) in pairwise(marks)}
+        self.report = json.loads(output)
+
+    def _watch(self, process: int) -> None:
+        status = Path(f"/proc/{process}/status")
+        try:
+            while match := re.search(r"RssAnon:\s+(\d+) kB", status.read_text()):
+                self.peak_bytes = max(self.peak_bytes, 1024 * int(match[1]))
+                time.sleep(0.05)
+        except FileNotFoundError:  # it ended
+            return
+
+
+def groups(steps: dict[str, float]) -> Iterator[tuple[str, float]]:
+    """The export's steps in a few groups, in order."""
+    names = ("tracing", "writing", "computing the reference", "verifying encoder", "verifying compressors")
+    names = (*names, "verifying vision", "verifying decoder", "verifying an answer")
+    for name in names:
+        if seconds := sum(value for step, value in steps.items() if step.startswith(name)):
+            yield name, seconds
+
+
+def main() -> None:
+    """Write the checkpoint, export it, ask one question, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=TEXT, default="0.5b")
+    parser.add_argument("--layers", type=int, help="decoder layers (default: all)")
+    parser.add_argument("--num-frames", type=int, default=32)
+    parser.add_argument("--method", default="uniform,infomerge,holitom")
+    parser.add_argument("--weight-format", default="w8a8")
+    parser.add_argument("--no-fused", action="store_true")
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoint and bundle; emptied")
+    args = parser.parse_args()
+    shutil.rmtree(args.work, ignore_errors=True)
+    checkpoint, bundle = args.work / "checkpoint", args.work / "bundle"
+    write_checkpoint(checkpoint, config_of(args.size, args.layers))
+    stored = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
+    words = [checkpoint, "-o", bundle, "--num-frames", args.num_frames, "--frames-per-call", 4]
+    words += ["--method", args.method, "--retention-ratio", 0.15, "--weight-format", args.weight_format]
+    words += ["--saliency", "siglip_last_mean", "--frame-features", "mean", *(["--no-fused"] * args.no_fused)]
+    planned = Measured("export", *words, "--dry-run")
+    exported = Measured("export", *words)
+    asked = Measured("ask", ROOT / "samples" / "corridor.mp4", "what happens in the video ?", "--bundle", bundle)
+    answer = asked.report
+    plan, report = planned.report, exported.report
+    rows = [
+        ("checkpoint, bfloat16", f"{stored / 1e9:.2f} GB"),
+        ("bundle on disk: planned", f"{plan['disk_bytes'] / 1e9:.2f} GB"),
+        ("bundle on disk", f"{report['size_bytes'] / 1e9:.2f} GB"),
+        ("export, peak memory: planned, beside 1 GB of libraries", f"{plan['peak_memory_bytes'] / 1e9:.1f} GB"),
+        ("export, peak memory", f"{exported.peak_bytes / 1e9:.1f} GB"),
+        ("export, time", f"{exported.seconds:.0f} s"),
+        *((f"… {name}", f"{seconds:.0f} s") for name, seconds in groups(exported.steps)),
+        ("largest difference from torch", f"{report['worst_difference']:.1e}"),
+        ("ask, peak memory", f"{asked.peak_bytes / 1e9:.1f} GB"),
+        ("ask, tokens kept", f"{answer['tokens_kept']} of {answer['tokens_total']}"),
+        *((f"ask, {name}", f"{answer[name + '_s']:.2f} s") for name in TIMES),
+        ("ask, decoding", f"{answer['tokens_per_s']:.1f} tokens/s"),
+    ]
+    layers = f", {args.layers} layers" if args.layers else ""
+    print(f"| {args.size}{layers}, {args.num_frames} frames, {args.weight_format} | |\n|---|---:|")
+    print("\n".join(f"| {name} | {value} |" for name, value in rows))
+
+
+if __name__ == "__main__":
+    main()
