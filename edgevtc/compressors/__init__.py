@@ -20,6 +20,7 @@ _PROGRAMS = {
     "holitom": ("holitom", "HoliTom"),
     "infomerge": ("infomerge", "InfoMerge"),
     "fastvid": ("fastvid", "FastVID"),
+    "visionzip": ("visionzip", "VisionZip"),
 }
 
 

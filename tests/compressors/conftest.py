@@ -56,11 +56,12 @@ def clip(shape: tuple[int, int, int], kind: str = "scenes", seed: int = 0) -> di
         hit = rng.random(x.shape) < 0.02
         x[hit] = rng.choice([np.nan, np.inf, -np.inf, 1e9, -7e4], hit.sum())
         saliency[rng.random(saliency.shape) < 0.1] = np.nan
+    width = max(1, dim // 4)
     features = {
         "frame_tokens": x,
         "saliency": saliency,
         "frame_features": x.mean(1) if kind != "damaged" else rng.standard_normal((frames, dim)),
-        "keys": x[..., : max(1, dim // 4)] if kind != "damaged" else rng.standard_normal((frames, size, dim)),
+        "keys": x[..., :width] if kind != "damaged" else rng.standard_normal((frames, size, width)),
     }
     return {name: value.astype(np.float32) for name, value in features.items()}
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["even_shares", "even_steps"]
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+__all__ = ["even_shares", "even_steps", "folded_by_frame", "unit"]
 
 
 def even_shares(total: int, frames: int) -> list[int]:
@@ -13,3 +19,33 @@ def even_shares(total: int, frames: int) -> list[int]:
 def even_steps(size: int, count: int, start: float = 0.5) -> list[int]:
     """`count` of the indices below `size` at even steps, `start` steps from the first; ascending."""
     return [int((i + start) * size / count) for i in range(count)]
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of x [..., D] in float32 divided by their length; rows shorter than 1e-6 shrink towards zero."""
+    x = x.to(torch.float32)
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)
+
+
+def folded_by_frame(x: Tensor, assignment: Tensor, weight: Tensor, shares: Sequence[int]) -> Tensor:
+    """Weighted sums over the tokens of each slot, where each frame fills slots of its own.
+
+    Args:
+        x: [T, N, D] tokens.
+        assignment: [T, N] int32 slot, −1 for none; the slots of a frame follow those of the frames before.
+        weight: [T, N] float32.
+        shares: Slots of each frame; they sum to B.
+
+    Returns:
+        [B, D] in the dtype of x.
+    """
+    frames, dim = x.shape[0], x.shape[-1]
+    width, begin = max(shares), [0, *accumulate(shares)]
+    slot = torch.arange(width, dtype=torch.int32, device=x.device)
+    slot = torch.tensor(begin[:-1], dtype=torch.int32, device=x.device)[:, None] + slot
+    rows = torch.where(assignment[:, None, :] == slot[..., None], weight[:, None, :], 0.0).to(x.dtype)
+    sums = (rows @ x).reshape(frames * width, dim)
+    if min(shares) == width:
+        return sums
+    used = [t * width + i for t, share in enumerate(shares) for i in range(share)]
+    return sums.index_select(0, torch.tensor(used, dtype=torch.int32, device=x.device))
