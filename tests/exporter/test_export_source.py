@@ -162,3 +162,20 @@ def test_the_token_never_shows(hub, tmp_path, capsys):
     assert main(["export", "someone/model", "--token", "hf_secret", "-o", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
     assert "hf_secret" not in captured.out + captured.err
+
+
+def test_the_hubs_own_cache_is_read_without_a_network(tmp_path, monkeypatch):
+    """The real `snapshot_download`, offline, over a cache in the layout the Hub's library writes."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    snapshot = tmp_path / "models--someone--llava-tiny" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    for name, content in {"config.json": "{}", "model.safetensors": "", "README.md": CARD}.items():
+        (snapshot / name).write_text(content)
+    (tmp_path / "models--someone--llava-tiny" / "refs").mkdir()
+    (tmp_path / "models--someone--llava-tiny" / "refs" / "main").write_text(COMMIT)
+    folder, options = find_checkpoint("someone/llava-tiny")
+    assert folder == snapshot
+    assert (options.revision, options.licence) == (COMMIT, "apache-2.0")
+    with pytest.raises(ExportError, match="cannot be reached and the local cache does not hold it"):
+        find_checkpoint("someone/other")
