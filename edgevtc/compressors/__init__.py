@@ -19,6 +19,7 @@ _PROGRAMS = {
     "random": ("baselines", "Random"),
     "holitom": ("holitom", "HoliTom"),
     "infomerge": ("infomerge", "InfoMerge"),
+    "ustc": ("ustc", "USTCompressor"),
     "fastvid": ("fastvid", "FastVID"),
     "visionzip": ("visionzip", "VisionZip"),
 }

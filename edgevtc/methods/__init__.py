@@ -14,6 +14,7 @@ from edgevtc.methods import (
     fastvid,
     holitom,
     infomerge,
+    ustc,
     visionzip,
 )
 from edgevtc.methods.spec import NEEDS, POSITION_MODES, MethodSpec, Parameter, budget_for
@@ -44,6 +45,7 @@ def builtin_methods() -> dict[str, MethodSpec]:
         fastvid.FASTVID,
         holitom.HOLITOM,
         infomerge.INFOMERGE,
+        ustc.USTC,
         visionzip.VISIONZIP,
     )
     return {spec.name: spec for spec in specs}
