@@ -19,6 +19,7 @@ _PROGRAMS = {
     "random": ("baselines", "Random"),
     "holitom": ("holitom", "HoliTom"),
     "infomerge": ("infomerge", "InfoMerge"),
+    "prunevid": ("prunevid", "PruneVid"),
     "ustc": ("ustc", "USTCompressor"),
     "fastvid": ("fastvid", "FastVID"),
     "visionzip": ("visionzip", "VisionZip"),

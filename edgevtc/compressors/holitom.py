@@ -56,6 +56,9 @@ class HoliTom(Compressor):
 
     spec = HOLITOM
 
+    #: Whether a group of few clusters looks at as few neighbours.
+    neighbours_within_clusters = True
+
     def plan(self, features: Features) -> Plan:
         x = features.frame_tokens.float()
         if self.budget == self.num_frames * self.tokens_per_frame:
@@ -117,7 +120,8 @@ class HoliTom(Compressor):
             return Plan(positions, slot)
 
         distance2 = squared_distances(_mix(groups.weights, x))
-        _, score = density_peaks(distance2, groups.valid, self.config["neighbours"], groups.clusters)
+        bound = groups.clusters if self.neighbours_within_clusters else None
+        _, score = density_peaks(distance2, groups.valid, self.config["neighbours"], bound)
         chosen = groups.valid & (stable_rank(score) < groups.clusters[:, None])
         label = assign_to_centres(distance2, chosen, groups.valid)
         centre = groups.origin.T @ chosen.to(torch.float32) > 0

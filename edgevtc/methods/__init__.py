@@ -14,6 +14,7 @@ from edgevtc.methods import (
     fastvid,
     holitom,
     infomerge,
+    prunevid,
     ustc,
     visionzip,
 )
@@ -45,6 +46,7 @@ def builtin_methods() -> dict[str, MethodSpec]:
         fastvid.FASTVID,
         holitom.HOLITOM,
         infomerge.INFOMERGE,
+        prunevid.PRUNEVID,
         ustc.USTC,
         visionzip.VISIONZIP,
     )
