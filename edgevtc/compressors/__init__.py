@@ -17,6 +17,7 @@ _PROGRAMS = {
     "uniform": ("baselines", "Uniform"),
     "frames": ("baselines", "Frames"),
     "random": ("baselines", "Random"),
+    "evs": ("evs", "EVS"),
     "holitom": ("holitom", "HoliTom"),
     "infomerge": ("infomerge", "InfoMerge"),
     "prunevid": ("prunevid", "PruneVid"),

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from edgevtc.errors import ConfigError, choices
 from edgevtc.methods import (
     baselines,
+    evs,
     fastvid,
     holitom,
     infomerge,
@@ -43,6 +44,7 @@ def builtin_methods() -> dict[str, MethodSpec]:
         baselines.UNIFORM,
         baselines.FRAMES,
         baselines.RANDOM,
+        evs.EVS,
         fastvid.FASTVID,
         holitom.HOLITOM,
         infomerge.INFOMERGE,

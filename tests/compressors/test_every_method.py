@@ -16,6 +16,7 @@ from edgevtc.methods import builtin_methods
 pytestmark = pytest.mark.export
 
 METHODS = sorted(builtin_methods())
+
 #: Tracing takes seconds, so at the larger size only one of each family: even, windowed, segmented, merged in a frame.
 ALSO_LARGE = ["uniform", "holitom", "infomerge", "visionzip"]
 

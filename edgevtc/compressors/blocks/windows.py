@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgevtc.compressors.blocks.frames import reference_cosine
 from edgevtc.compressors.blocks.segments import Segments
 
 __all__ = ["best_windows", "static_positions", "still_positions", "window_gains"]
@@ -84,11 +85,8 @@ def still_positions(x: Tensor, threshold: float) -> Tensor:
     first = torch.zeros(1, size, dtype=torch.bool, device=x.device)
     if frames == 1:
         return first
-    # All T² products of a position cost less than the passes over x that T−1 shifted ones would take.
-    products = (x.transpose(0, 1) @ x.permute(1, 2, 0)).reshape(size, frames * frames)
-    lengths = products[:, :: frames + 1].sqrt().clamp_min(1e-6)
-    cosine = products[:, frames :: frames + 1] / (lengths[:, 1:] * lengths[:, :-1])
-    return torch.cat([first, (cosine > threshold).T])
+    cosine = reference_cosine(x, [0, *range(frames - 1)])
+    return torch.cat([first, cosine[1:] > threshold])
 
 
 def static_positions(still: Tensor, segments: Segments) -> Tensor:
