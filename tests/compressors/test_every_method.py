@@ -1,7 +1,6 @@
 """What every registered method keeps to, whatever the clip: the contract of edgevtc.compressors.Compressor."""
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,15 +9,11 @@ from torch import Tensor
 
 from edgevtc.compressors import Compressor, Features, Plan, create
 from edgevtc.compressors.base import sanitize
-from edgevtc.exporter.contract import check_graph
 from edgevtc.methods import builtin_methods
 
 pytestmark = pytest.mark.export
 
 METHODS = sorted(builtin_methods())
-
-#: Tracing takes seconds, so at the larger size only one of each family: even, windowed, segmented, merged in a frame.
-ALSO_LARGE = ["uniform", "holitom", "infomerge", "visionzip"]
 
 KINDS = ["scenes", "noise", "identical", "zero", "flat", "damaged"]
 
@@ -115,23 +110,3 @@ def test_damaged_values_count_as_zero(method, make_clip):
         compressor(*inputs(compressor, features)), compressor(*inputs(compressor, repaired)), strict=True
     ):
         assert torch.equal(ours, expected)
-
-
-@pytest.mark.parametrize(
-    ("method", "size"),
-    [(method, "embedded") for method in METHODS] + [(method, "onevision") for method in ALSO_LARGE],
-)
-def test_graph_equals_program(method, size, graph_of, sizes, make_clip):
-    graph = graph_of(method, sizes[size])
-    assert check_graph(graph.model, "compressor") == []
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(graph.path, options, providers=["CPUExecutionProvider"])
-    for kind in KINDS if size == "embedded" else ["scenes"]:
-        features = make_clip(sizes[size], kind)
-        tokens, *decisions = session.run(None, {name: features[name] for name in graph.compressor.spec.needs})
-        with torch.no_grad():
-            expected_tokens, *expected = graph.compressor(*inputs(graph.compressor, features))
-        for ours, theirs in zip(decisions, expected, strict=True):
-            np.testing.assert_array_equal(ours, theirs.numpy(), err_msg=kind)
-        np.testing.assert_allclose(tokens, expected_tokens.numpy(), rtol=0, atol=1e-5, err_msg=kind)
