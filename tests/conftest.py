@@ -24,10 +24,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Modules of the exporting side import torch at their top, so they must not even be collected."""
-    if config.getoption("--device-side") and collection_path.suffix == ".py":
-        return EXPORT_MARK in collection_path.read_text(encoding="utf-8") or None
-    return None
+    """Modules of the exporting side import torch at their top, so they must not even be collected.
+
+    Nor must a folder of nothing else: its conftest imports torch as well.
+    """
+    if not config.getoption("--device-side"):
+        return None
+    files = [collection_path] if collection_path.is_file() else list(collection_path.rglob("test_*.py"))
+    modules = [file for file in files if file.suffix == ".py"]
+    return (bool(modules) and all(EXPORT_MARK in file.read_text(encoding="utf-8") for file in modules)) or None
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,6 @@ ALSO_LARGE = ["uniform", "holitom", "infomerge", "visionzip"]
 KINDS = ["scenes", "noise", "identical", "zero", "flat", "damaged"]
 
 
-def inputs(compressor: Compressor, features: dict[str, np.ndarray]) -> list[Tensor]:
-    return [torch.from_numpy(features[name]) for name in compressor.spec.needs]
-
-
 @pytest.mark.parametrize(
     ("method", "size"),
     [(method, "embedded") for method in METHODS] + [(method, "onevision") for method in ALSO_LARGE],
@@ -37,7 +33,8 @@ def test_graph_equals_program(method, size, graph_of, sizes, make_clip):
         features = make_clip(sizes[size], kind)
         tokens, *decisions = session.run(None, {name: features[name] for name in graph.compressor.spec.needs})
         with torch.no_grad():
-            expected_tokens, *expected = graph.compressor(*inputs(graph.compressor, features))
+            needed = [torch.from_numpy(features[name]) for name in graph.compressor.spec.needs]
+            expected_tokens, *expected = graph.compressor(*needed)
         for ours, theirs in zip(decisions, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs.numpy(), err_msg=kind)
         np.testing.assert_allclose(tokens, expected_tokens.numpy(), rtol=0, atol=1e-5, err_msg=kind)
