@@ -12,7 +12,14 @@ from edgevtc import Runner
 from edgevtc.bundle import FileEntry
 from edgevtc.bundle.reader import file_sha256
 from edgevtc.decoder.text import TextCodec
-from edgevtc.measure.references import MethodReference, References, decoder_rows, method_key, new_projection
+from edgevtc.measure.references import (
+    NOISE_LEVELS,
+    MethodReference,
+    References,
+    decoder_rows,
+    method_key,
+    new_projection,
+)
 from edgevtc.measure.verify import prompt_ids
 from edgevtc.video import FrameSampler
 from edgevtc.vision import EncodedVideo
@@ -49,7 +56,9 @@ def reference(folder: Path, clip: Path) -> References:
         features=encoded.features,
         projection=projection,
         methods={
-            method_key(runner.method): MethodReference(visual.positions, visual.assignment, visual.tokens @ projection)
+            method_key(runner.method): MethodReference(
+                visual.positions, visual.assignment, visual.tokens @ projection, np.ones((len(NOISE_LEVELS), 2))
+            )
         },
         prompt_ids=np.array(ids, np.int32),
         prompt_embeddings=runner.generator.embed(ids) @ projection,

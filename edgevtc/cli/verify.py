@@ -54,7 +54,7 @@ class Verify(Command):
             return bool(failed)
         from edgevtc.cli.tables import print_table
 
-        numbers = ("worst", "allowed", "mean", "cosine", "kept", "margin")
+        numbers = ("worst", "allowed", "mean", "cosine", "kept", "least", "margin")
         print_table(("part", "compared", "result", *numbers), [row(check) for check in checks], right=numbers)
         print()
         for check in checks:
@@ -79,6 +79,7 @@ def row(check: Check) -> tuple[str, ...]:
         number(check.mean_difference, ".1e"),
         number(check.cosine, ".6f"),
         number(check.overlap, ".1%"),
+        number(check.least_overlap, ".1%"),
         number(check.margin, ".3f"),
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from edgevtc.bundle import Bundle, MethodEntry, VerificationEntry
 from edgevtc.compressors import Compressor
@@ -15,7 +16,8 @@ from edgevtc.decoder.prompt import Rows, assemble
 from edgevtc.errors import ExportError
 from edgevtc.eval.world import World
 from edgevtc.exporter.reference import ReferenceDecoder
-from edgevtc.measure.references import MethodReference, References, decoder_rows, new_projection
+from edgevtc.measure.compare import compare_decisions
+from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, new_projection
 from edgevtc.measure.verify import ANSWER_TOKENS, DECODER_LIMITS, Check, Verifier, greedy_answer
 from edgevtc.models import ModelAdapter, Vision
 from edgevtc.runner import Runner, visual_span
@@ -79,11 +81,16 @@ class TorchReference:
         }
         projection = new_projection(model.geometry.hidden_size)
         methods = {}
+        noise = [perturbed(features, level) for level in NOISE_LEVELS]
         for compressor in reversed(compressors):
-            inputs = (features[name] for name in compressor.spec.needs)
-            tokens, positions, counts, assignment = (value.numpy() for value in compressor(*inputs))
+            tokens, positions, counts, assignment = reduce(compressor, features)
+            stability = []
+            for other in noise:
+                _, other_positions, _, other_assignment = reduce(compressor, other)
+                found = compare_decisions(other_positions, other_assignment, positions, assignment)
+                stability.append((found.overlap, found.agreement))
             key = f"{compressor.spec.name}-b{compressor.budget}"
-            methods[key] = MethodReference(positions, assignment, tokens @ projection)
+            methods[key] = MethodReference(positions, assignment, tokens @ projection, np.array(stability, np.float32))
         self._visual = VisualTokens(tokens, positions, counts, assignment, 0.0)  # the default method's
         self._decoder = ReferenceDecoder(model.text_config, model.decoder_weights())
         self._video_token = model.prompt.video_token_id
@@ -127,6 +134,20 @@ class TorchReference:
             chosen = np.isin(np.arange(len(logits)), list(ids))
             leads.append(float(logits[chosen].max() - logits[~chosen].max()) / float(np.abs(logits).max()))
         return min(leads)
+
+
+def perturbed(features: Mapping[str, Tensor], level: float) -> dict[str, Tensor]:
+    """Features with normal noise whose largest values, at three deviations, are `level` of the features' largest."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: value + level / 3 * value.abs().max() * torch.randn(value.shape, generator=generator)
+        for name, value in features.items()
+    }
+
+
+def reduce(compressor: Compressor, features: Mapping[str, Tensor]) -> list[np.ndarray]:
+    """Tokens, positions, counts and assignment."""
+    return [value.numpy() for value in compressor(*(features[name] for name in compressor.spec.needs))]
 
 
 def verify_draft(

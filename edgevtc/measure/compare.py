@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgevtc.measure.references import MethodReference
-
 __all__ = ["Decisions", "Difference", "compare_decisions", "difference"]
 
 
@@ -55,17 +53,19 @@ class Decisions:
     expected_slots: np.ndarray
 
 
-def compare_decisions(positions: np.ndarray, assignment: np.ndarray, expected: MethodReference) -> Decisions:
+def compare_decisions(
+    positions: np.ndarray, assignment: np.ndarray, expected_positions: np.ndarray, expected_assignment: np.ndarray
+) -> Decisions:
     """Compare kept positions [B] and where each input went [T, N]."""
-    common, slots, expected_slots = np.intersect1d(positions, expected.positions, return_indices=True)
+    common, slots, expected_slots = np.intersect1d(positions, expected_positions, return_indices=True)
     went, should = (
         np.where(slot >= 0, place[np.clip(slot, 0, len(place) - 1)], -1).ravel()
-        for slot, place in ((assignment, positions), (expected.assignment, expected.positions))
+        for slot, place in ((assignment, positions), (expected_assignment, expected_positions))
     )
     apart = went != should
     same = ~np.isin(common, np.concatenate([went[apart], should[apart]]))
     return Decisions(
-        overlap=len(common) / len(expected.positions),
+        overlap=len(common) / len(expected_positions),
         agreement=1.0 - float(apart.mean()),
         slots=slots[same],
         expected_slots=expected_slots[same],

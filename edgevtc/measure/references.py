@@ -8,6 +8,8 @@ One compressed npz::
     METHOD-bB.positions    [B] int32
     METHOD-bB.assignment   [T, N] int32
     METHOD-bB.tokens       [B, P] float32, projected
+    METHOD-bB.stability    [L, 2] float32: the shares of the positions and of the inputs' places that survive noise on
+                           the features, for each of `NOISE_LEVELS`
     prompt_ids             [S] int32: the chat template with the question, tokenized
     prompt_embeddings      [S, P] float32, projected
     logits                 [vocabulary] float32 of the unquantized decoder after that prompt, see `decoder_rows`
@@ -27,10 +29,22 @@ from edgevtc.bundle import MethodEntry
 from edgevtc.decoder.prompt import Rows, VisualSpan, assemble
 from edgevtc.errors import BundleError
 
-__all__ = ["PROJECTED_WIDTH", "MethodReference", "References", "decoder_rows", "method_key", "new_projection"]
+__all__ = [
+    "NOISE_LEVELS",
+    "PROJECTED_WIDTH",
+    "MethodReference",
+    "References",
+    "decoder_rows",
+    "method_key",
+    "new_projection",
+]
 
 #: P, numbers a token is compared by.
 PROJECTED_WIDTH = 4
+
+#: Largest differences, relative to the largest value, that stability is measured at: from float32 in another order of
+#: summation to half precision.
+NOISE_LEVELS = (1e-5, 1e-4, 1e-3, 1e-2)
 
 #: Arrays there is one of; the others are named OWNER.NAME.
 SINGLE_ARRAYS = ("frames", "projection", "prompt_ids", "prompt_embeddings", "logits")
@@ -41,11 +55,15 @@ PROMPT_TOKENS = 64
 
 @dataclass(frozen=True)
 class MethodReference:
-    """What torch's compressor made of the features: positions [B], assignment [T, N], projected tokens [B, P]."""
+    """What torch's compressor made of the features: positions [B], assignment [T, N], projected tokens [B, P].
+
+    And how firm its decisions are: stability [L, 2].
+    """
 
     positions: np.ndarray
     assignment: np.ndarray
     tokens: np.ndarray
+    stability: np.ndarray
 
 
 @dataclass(frozen=True)

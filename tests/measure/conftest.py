@@ -24,9 +24,9 @@ def pristine(tmp_path_factory, samples) -> Path:
 
     sign(folder, one_method)
     content = reference(folder, samples / "corridor.mp4")
-    (folder / "references.npz").write_bytes(content.to_bytes())
     manifest = Bundle(folder).manifest
     _, answer = greedy_answer(Runner(folder), content.frames, QUESTION)
+    (folder / "references.npz").write_bytes(content.to_bytes())
     graphs = [manifest.vision.encoder, manifest.methods[0].compressor, manifest.methods[0].fused]
     differences = dict.fromkeys([*graphs, *manifest.decoder.graphs.values()], 1e-6)
     entry = VerificationEntry("references.npz", "corridor.mp4", QUESTION, answer, 0.5, differences)

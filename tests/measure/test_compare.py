@@ -31,18 +31,20 @@ def test_edges(actual, expected, worst):
 
 def test_decisions_are_compared_by_position_not_by_slot():
     # Six inputs: 0 and 1 merge at 0, 2 stays, 3 and 4 merge at 4, 5 is dropped.
-    expected = MethodReference(np.array([0, 2, 4]), np.array([[0, 0, 1], [2, 2, -1]]), np.zeros((3, 4)))
-    same = compare_decisions(expected.positions, expected.assignment, expected)
+    expected = np.array([0, 2, 4]), np.array([[0, 0, 1], [2, 2, -1]])
+    same = compare_decisions(*expected, *expected)
     assert (same.overlap, same.agreement, same.slots.tolist()) == (1.0, 1.0, [0, 1, 2])
     # Position 1 instead of 2, and 2 into the slot at 4: slots 0 and 1 are lost, the one at 4 has another input.
-    other = compare_decisions(np.array([0, 1, 4]), np.array([[0, 1, 2], [2, 2, -1]]), expected)
+    other = compare_decisions(np.array([0, 1, 4]), np.array([[0, 1, 2], [2, 2, -1]]), *expected)
     assert other.overlap == pytest.approx(2 / 3) and other.agreement == pytest.approx(4 / 6)
     assert other.slots.tolist() == other.expected_slots.tolist() == []
 
 
 def test_references_come_back_as_they_were_written(tmp_path):
     rng = np.random.default_rng(0)
-    method = MethodReference(np.arange(3, dtype=np.int32), np.zeros((2, 4), np.int32), rng.random((3, 4)))
+    method = MethodReference(
+        np.arange(3, dtype=np.int32), np.zeros((2, 4), np.int32), rng.random((3, 4)), rng.random((4, 2))
+    )
     written = References(
         frames=rng.integers(0, 255, (2, 4, 4, 3)).astype(np.uint8),
         features={"frame_tokens": rng.random((2, 4, 8)), "saliency": rng.random((2, 4))},

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from measure_bundle import BUDGET, METHOD, sign
 from edgevtc.bundle import Bundle
 from edgevtc.cli import main
 from edgevtc.errors import BundleError
-from edgevtc.measure.references import References
-from edgevtc.measure.verify import Verifier
+from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References
+from edgevtc.measure.verify import Verifier, firmness
 
 
 def failures(folder: Path) -> dict[str, str]:
@@ -162,6 +163,33 @@ def test_another_answer_passes_where_the_model_is_undecided(bundle_copy):
     sign(bundle_copy, undecided)
     (answer,) = [check for check in Verifier(Bundle(bundle_copy), threads=1).run() if check.part == "answer"]
     assert answer.passed and "undecided" in answer.reason
+
+
+def test_more_may_be_decided_otherwise_where_the_decisions_are_not_firm(bundle_copy):
+    keep_another_token(bundle_copy)
+    content = References.read(bundle_copy / "references.npz")
+    ((key, method),) = content.methods.items()
+    firm = replace(method, stability=np.full((len(NOISE_LEVELS), 2), 0.9))
+    (bundle_copy / "references.npz").write_bytes(replace(content, methods={key: firm}).to_bytes())
+    sign(bundle_copy)
+    (check,) = [c for c in Verifier(Bundle(bundle_copy), threads=1).run() if c.part.startswith("compressors/")]
+    assert check.overlap < 1 and check.overlap > check.least_overlap and "of the positions" not in check.reason
+
+
+@pytest.mark.parametrize(
+    ("stability", "noise", "least"),
+    [
+        ([(1, 1)] * 4, 1e-2, (1.0, 1.0)),  # blind to the video: nothing may differ
+        ([(1, 1), (1, 0.9), (0.8, 0.6), (0.3, 0.1)], 1e-7, (0.95, 0.9)),
+        ([(1, 1), (1, 0.9), (0.8, 0.6), (0.3, 0.1)], 5e-4, (0.75, 0.5)),
+        ([(1, 1), (1, 0.9), (0.8, 0.6), (0.3, 0.1)], 1.0, (0.25, 0.0)),
+    ],
+)
+def test_how_much_may_be_decided_otherwise(stability, noise, least):
+    method = MethodReference(np.arange(100), np.zeros((2, 100)), np.zeros((100, 4)), np.array(stability, np.float32))
+    assert firmness(method, noise) == pytest.approx(least, abs=1e-6)
+    few = replace(method, positions=np.arange(10))
+    assert firmness(few, noise)[0] == pytest.approx(least[0] if least[0] == 1 else least[0] - 0.15, abs=1e-6)
 
 
 def test_the_command_reports_and_fails(bundle_copy, capsys):
