@@ -7,6 +7,8 @@ import pytest
 from edgevtc.errors import ExportError
 from edgevtc.exporter.decoder_config import DecoderConfig
 
+pytestmark = pytest.mark.export
+
 # As transformers 5 gives it.
 NEW: dict[str, Any] = {
     "model_type": "qwen2",
