@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from edgevtc.errors import ConfigError, choices
 from edgevtc.methods import (
     baselines,
+    dycoke,
     evs,
     fastvid,
     holitom,
@@ -44,6 +45,7 @@ def builtin_methods() -> dict[str, MethodSpec]:
         baselines.UNIFORM,
         baselines.FRAMES,
         baselines.RANDOM,
+        dycoke.DYCOKE,
         evs.EVS,
         fastvid.FASTVID,
         holitom.HOLITOM,
