@@ -17,6 +17,7 @@ _PROGRAMS = {
     "uniform": ("baselines", "Uniform"),
     "frames": ("baselines", "Frames"),
     "random": ("baselines", "Random"),
+    "divprune": ("divprune", "DivPrune"),
     "dycoke": ("dycoke", "DyCoke"),
     "evs": ("evs", "EVS"),
     "holitom": ("holitom", "HoliTom"),

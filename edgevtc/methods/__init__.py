@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from edgevtc.errors import ConfigError, choices
 from edgevtc.methods import (
     baselines,
+    divprune,
     dycoke,
     evs,
     fastvid,
@@ -45,6 +46,7 @@ def builtin_methods() -> dict[str, MethodSpec]:
         baselines.UNIFORM,
         baselines.FRAMES,
         baselines.RANDOM,
+        divprune.DIVPRUNE,
         dycoke.DYCOKE,
         evs.EVS,
         fastvid.FASTVID,
