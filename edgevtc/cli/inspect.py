@@ -20,6 +20,7 @@ PARTS = {
     "compressors": "compressor_graphs",
     "decoder": "decoder_graphs",
     "weights": "weights",
+    "references.npz": "references",
 }
 TEXT = "texts_and_manifest"
 ENGINES = "engines"
