@@ -25,6 +25,7 @@ _PROGRAMS = {
     "prunevid": ("prunevid", "PruneVid"),
     "ustc": ("ustc", "USTCompressor"),
     "fastvid": ("fastvid", "FastVID"),
+    "vidcom2": ("vidcom2", "VidCom2"),
     "visionzip": ("visionzip", "VisionZip"),
 }
 

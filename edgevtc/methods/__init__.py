@@ -19,6 +19,7 @@ from edgevtc.methods import (
     infomerge,
     prunevid,
     ustc,
+    vidcom2,
     visionzip,
 )
 from edgevtc.methods.spec import NEEDS, POSITION_MODES, MethodSpec, Parameter, budget_for
@@ -54,6 +55,7 @@ def builtin_methods() -> dict[str, MethodSpec]:
         infomerge.INFOMERGE,
         prunevid.PRUNEVID,
         ustc.USTC,
+        vidcom2.VIDCOM2,
         visionzip.VISIONZIP,
     )
     return {spec.name: spec for spec in specs}
