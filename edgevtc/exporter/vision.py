@@ -186,7 +186,8 @@ def _trace(module: nn.Module, name: str, inputs: Mapping[str, Tensor], outputs: 
     assert program is not None
     model = program.model
     model.graph.name = name
-    _simplify(model)
+    with _quiet():
+        _simplify(model)
     _separate_constant_outputs(model.graph)
     _name_nodes(model.graph)
     # What the tracer notes beside each node are lines of source files on this machine.
@@ -237,7 +238,7 @@ def _name_nodes(graph: ir.Graph) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the tracer's remarks on libraries that are not needed here and on its own deprecations."""
+    """Silence remarks on libraries that are not needed here, on deprecations of the tracer's own, and on constants."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

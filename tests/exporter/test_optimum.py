@@ -17,6 +17,7 @@ from edgevtc.cli import main
 pytestmark = pytest.mark.export
 
 ROOT = Path(__file__).parents[2]
+STEPS = ("reading", "tracing", "writing", "computing", "verifying")
 PROGRAM = Path(sys.executable).with_name("optimum-cli")
 
 
@@ -42,6 +43,8 @@ def test_it_exports_a_verified_bundle(tiny_folder, tmp_path):
     words = ["--num-frames", "2", "--retention-ratio", "0.5", "--weight-format", "fp32", "--no-fused", "--json"]
     done = optimum(tiny_folder, "-o", tmp_path / "out", *words)
     assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()  # nothing but the names of the steps
+    assert lines[0] == "reading the vision tower" and all(line.split()[0] in STEPS for line in lines), done.stderr
     report = json.loads(done.stdout)
     bundle = Bundle(tmp_path / "out")
     assert report["sha256"] == bundle.sha256 and bundle.manifest.verification.differences
