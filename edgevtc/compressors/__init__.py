@@ -22,6 +22,7 @@ _PROGRAMS = {
     "evs": ("evs", "EVS"),
     "holitom": ("holitom", "HoliTom"),
     "infomerge": ("infomerge", "InfoMerge"),
+    "flashvid": ("flashvid", "FlashVID"),
     "prunevid": ("prunevid", "PruneVid"),
     "ustc": ("ustc", "USTCompressor"),
     "fastvid": ("fastvid", "FastVID"),
