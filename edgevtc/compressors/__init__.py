@@ -24,6 +24,7 @@ _PROGRAMS = {
     "infomerge": ("infomerge", "InfoMerge"),
     "flashvid": ("flashvid", "FlashVID"),
     "prunevid": ("prunevid", "PruneVid"),
+    "tome": ("tome", "ToMe"),
     "ustc": ("ustc", "USTCompressor"),
     "fastvid": ("fastvid", "FastVID"),
     "vidcom2": ("vidcom2", "VidCom2"),
