@@ -17,6 +17,7 @@ COMMANDS = {
     "export": ("export", "Export"),
     "verify": ("verify", "Verify"),
     "inspect": ("inspect", "Inspect"),
+    "view": ("view", "View"),
     "doctor": ("doctor", "Doctor"),
     "list": ("list", "List"),
 }

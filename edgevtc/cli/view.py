@@ -1,0 +1,91 @@
+"""``edgevtc view``."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgevtc.cli.command import Command, add_bundle_argument, add_json_argument, print_json, status
+
+__all__ = ["View"]
+
+
+class View(Command):
+    """Draw which tokens of a video are kept.
+
+    The sampled frames with kept tokens bright, dropped ones dim, and tokens that were folded together in one colour;
+    a second --method is drawn beside the first. The output's name chooses the format: .html is a page to explore,
+    one file that needs nothing else; .png is a contact sheet.
+    """
+
+    name = "view"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's arguments."""
+        parser.add_argument("video", help="video file, image, or folder of images")
+        parser.add_argument("-o", "--output", required=True, metavar="FILE", help="picture to write: .html or .png")
+        parser.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
+        parser.add_argument("--question", metavar="TEXT", help="ask this and show each method's answer")
+        running = parser.add_argument_group("running")
+        add_bundle_argument(running)  # type: ignore[arg-type]  # a group takes arguments like a parser
+        running.add_argument(
+            "--method",
+            action="append",
+            metavar="NAME",
+            help="method to draw; twice for two (default: the bundle's first)",
+        )
+        size = running.add_mutually_exclusive_group()
+        size.add_argument("--budget", type=int, metavar="B", help="visual tokens to keep")
+        size.add_argument("--retention-ratio", type=float, metavar="R", help="share of the visual tokens to keep")
+        running.add_argument(
+            "--device", default="cpu", metavar="NAME", help="where graphs run: cpu, cuda (default: cpu)"
+        )
+        running.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
+        frames = parser.add_argument_group("frames")
+        frames.add_argument("--fps", type=float, help="frames a second to sample (default: even steps over the clip)")
+        frames.add_argument("--start", type=float, metavar="SECONDS", help="where to start")
+        frames.add_argument("--end", type=float, metavar="SECONDS", help="where to end")
+        add_json_argument(parser)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Compress, draw, and say what was written."""
+        from edgevtc.errors import ConfigError
+        from edgevtc.view import check_output, view_video, write_view
+
+        methods = args.method or [None]
+        if len(methods) > 2:
+            raise ConfigError(f"{len(methods)} methods do not fit side by side: give --method once or twice")
+        check_output(args.output, args.overwrite)
+        console = status()
+        with console.status(f"watching {args.video}") if console.is_terminal else console:
+            scene = view_video(
+                args.video,
+                bundle=args.bundle,
+                methods=methods,
+                budget=args.budget,
+                retention_ratio=args.retention_ratio,
+                question=args.question,
+                device=args.device,
+                threads=args.threads,
+                fps=args.fps,
+                start_s=args.start,
+                end_s=args.end,
+            )
+            path = write_view(scene, args.output, args.overwrite)
+        for warning in scene.warnings:
+            console.print(f"warning: {warning}", style="yellow", markup=False)
+        if args.json:
+            drawn = [
+                {
+                    "method": panel.method,
+                    "tokens_kept": panel.kept,
+                    "tokens_total": panel.total,
+                    "tokens_dropped": panel.dropped,
+                    "positions": panel.positions_mode,
+                    "answer": panel.answer if args.question is not None else None,
+                }
+                for panel in scene.panels
+            ]
+            print_json({"path": str(path), "bundle_sha256": scene.bundle_sha256, "methods": drawn})
+            return 0
+        print(path)
+        return 0

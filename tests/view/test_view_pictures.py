@@ -1,0 +1,162 @@
+"""The page and the sheet say what the graph decided, and nothing that a file's name makes them say."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgevtc.errors import ConfigError
+from edgevtc.view import Panel, Scene, write_view
+from edgevtc.view.html import render_html
+from edgevtc.view.png import SHEET_WIDTH, draw_frame, render_png
+from edgevtc.view.scene import PALETTE, colour_groups
+
+GRID = (2, 3)
+HOSTILE = "<script>alert(1)</script>\"'&</title>.mp4"
+VOID = {"meta"}
+
+
+def decided(method="merging"):
+    """Frame 0: slot 0 with two folded in, slot 1 alone, the rest dropped. Frame 1: slot 2, into which all is folded."""
+    assignment = np.array([[0, 0, 1, -1, -1, -1], [2, 2, 2, 2, 2, 0]], np.int32)
+    return Panel(method, "original", np.array([0, 2, 6], np.int32), np.array([3, 1, 5], np.int32), assignment)
+
+
+def scene_of(*panels, video="clip.mp4", **fields):
+    frames = [np.full((40, 60, 3), 200, np.uint8), np.full((40, 60, 3), 120, np.uint8)]
+    return Scene(video, "a model", "ab" * 32, GRID, frames, [0.0, 1.5], list(panels) or [decided()], **fields)
+
+
+class Page(HTMLParser):
+    """Elements in order, text, and whether every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.texts, self.balanced = [], [], {}, True
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        self.balanced &= bool(self.open) and self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts.setdefault(self.open[-1], []).append(data)
+
+    def classes(self, name):
+        return [attributes for _, attributes in self.elements if name in attributes.get("class", "").split()]
+
+    @property
+    def data(self):
+        return json.loads(next(text for text in self.texts["script"] if text.startswith("{")))
+
+
+def page_of(scene):
+    return Page(render_html(scene).decode())
+
+
+def drawn(page, name):
+    """Tokens under the marks of a class."""
+    return sum(attributes.get("d", "").count("M") for attributes in page.classes(name))
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else():
+    text = render_html(scene_of(decided("one"), decided("other"), question="what")).decode()
+    page = Page(text)
+    assert page.balanced and page.open == []
+    assert "://" not in text and "@import" not in text
+    assert all(not {"src", "href", "srcset"} & set(attributes) for _, attributes in page.elements)
+    assert all(target.startswith("data:image/jpeg;base64,") for target in re.findall(r"url\(([^)]*)\)", text))
+    assert text.count("url(") == 2
+
+
+def test_the_pages_data_are_the_graphs_own():
+    panel = decided()
+    (found,) = page_of(scene_of(panel)).data["panels"]
+    assert found["assignment"] == panel.assignment.tolist()
+    assert (found["counts"], found["positions"]) == ([3, 1, 5], [0, 2, 6])
+
+
+def test_every_token_is_drawn_once():
+    page = page_of(scene_of())
+    legend = {"dropped": 1, "folded": 1, "kept": 2}
+    assert {name: drawn(page, name) - count for name, count in legend.items()} == {"dropped": 3, "folded": 6, "kept": 3}
+
+
+def test_counts_stand_in_the_text():
+    text = " ".join(page_of(scene_of()).texts["p"])
+    assert "3 of 12 tokens (25.0 %), 2 of them merged; 3 dropped; positions original" in text
+
+
+def test_frames_are_in_the_page_as_they_were_sampled():
+    text = render_html(scene_of()).decode()
+    pictures = [Image.open(io.BytesIO(base64.b64decode(part))) for part in re.findall(r"base64,([^)]*)\)", text)]
+    assert [picture.size for picture in pictures] == [(60, 40)] * 2
+    assert [round(np.asarray(picture).mean(), -1) for picture in pictures] == [200, 120]
+
+
+def test_hostile_names_stay_text():
+    panel = decided("</script><b>")
+    scene = scene_of(panel, video=HOSTILE, question=HOSTILE, warnings=(HOSTILE,))
+    page, plain = page_of(scene), page_of(scene_of(decided(), video="x", question="x", warnings=("x",)))
+    assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
+    assert "".join(page.texts["h1"]) == HOSTILE
+    assert page.data["panels"][0]["method"] == "</script><b>"
+    assert render_png(scene)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_sheet_has_its_width(count):
+    picture = Image.open(io.BytesIO(render_png(scene_of(*[decided()] * count))))
+    assert picture.format == "PNG" and picture.width == SHEET_WIDTH and picture.height > 200
+
+
+def test_kept_tokens_are_bright_and_dropped_ones_dim():
+    panel, scene = decided(), scene_of()
+    colours = colour_groups(panel, GRID)
+    pixels = np.asarray(draw_frame(scene.frames[0], panel, 0, colours, GRID, (120, 80))).astype(int)
+    centres = pixels[20::40, 20::40].reshape(-1, 3)
+    assert (centres[[0, 2]] == 200).all()  # the slots' own positions
+    assert (centres[3:] == 40).all()  # dropped
+    assert np.ptp(centres[1]) > 20 and centres[1].max() < 200  # folded in, under a colour
+    rgb = [int(PALETTE[colours[0]][place : place + 2], 16) for place in (1, 3, 5)]
+    assert pixels[0, 20].tolist() == rgb and pixels[0, 100].tolist() == [255, 255, 255]
+
+
+def test_touching_groups_differ_in_colour():
+    tokens = np.arange(36).reshape(6, 6) // 2  # pairs side by side
+    panel = Panel("pairs", "original", np.arange(0, 36, 2), np.full(18, 2), tokens.reshape(1, 36))
+    colours = colour_groups(panel, (6, 6))[tokens]
+    across, down = tokens[:, 1:] != tokens[:, :-1], tokens[1:] != tokens[:-1]
+    assert (colours[:, 1:] != colours[:, :-1])[across].all() and (colours[1:] != colours[:-1])[down].all()
+    assert (colour_groups(decided(), GRID) >= 0).tolist() == [True, False, True]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "out.html"
+    path.write_text("before")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", full)
+        with pytest.raises(ConfigError, match="no space left"):
+            write_view(scene_of(), path, overwrite=True)
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ConfigError, match="--overwrite"):
+        write_view(scene_of(), path)
+    assert write_view(scene_of(), path, overwrite=True).read_bytes() == render_html(scene_of())
