@@ -24,6 +24,9 @@ __all__ = ["FlashVID", "Trees"]
 #: Smaller distances of directions are float32 noise: the tokens look alike.
 NOISE = 1e-6
 
+#: Cosines closer to 1 than this differ by float32 noise: the links are equally strong.
+EQUAL = 1e-5
+
 #: Below every weighted distance.
 CHOSEN = -3e38
 
@@ -156,6 +159,7 @@ class FlashVID(Compressor):
         reversed_index = torch.arange(size, 0, -1, dtype=torch.float32, device=x.device)
         parent = size - torch.where(cosine >= similarity[..., None], reversed_index, 0.0).amax(-1)
         open_to_link = ~selected[1:] & (segments.start[1:, None] < 1)
+        similarity = torch.where(similarity > 1 - EQUAL, 1.0, similarity)
         similarity = torch.where(open_to_link, similarity, -2.0)
         most = min(frames * size - self.budget, similarity.numel())
         link = (similarity > self.config["temporal_threshold"]) & top_mask(similarity.reshape(-1), most).reshape(
