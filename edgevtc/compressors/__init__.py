@@ -22,6 +22,7 @@ _PROGRAMS = {
     "evs": ("evs", "EVS"),
     "holitom": ("holitom", "HoliTom"),
     "infomerge": ("infomerge", "InfoMerge"),
+    "scissor": ("scissor", "Scissor"),
     "framefusion": ("framefusion", "FrameFusion"),
     "flashvid": ("flashvid", "FlashVID"),
     "prunevid": ("prunevid", "PruneVid"),
