@@ -24,7 +24,7 @@ STAGES = {
     "c": Stage(
         "attribute lookup on images and clips", {"image": 0.45, "clip": 0.3, "video": 0.2, "crowd": 0.05}, 1e-3, 0.6, 15
     ),
-    "d": Stage("videos", {"video": 0.5, "image": 0.1, "clip": 0.05, "crowd": 0.35}, 1e-3, 0.03, 100, tower=0.5),
+    "d": Stage("videos", {"video": 0.5, "image": 0.3, "clip": 0.05, "crowd": 0.15}, 1e-3, 0.03, 100, tower=0.5),
     "e": Stage(
         "videos with reduced tokens",
         {"video": 0.78, "image": 0.12, "clip": 0.06, "crowd": 0.04},
