@@ -67,7 +67,7 @@ class Trees:
 
 
 class FlashVID(Compressor):
-    """FlashVID before the LLM, to exactly B tokens.
+    """FlashVID before the LLM (arXiv:2602.08024), to exactly B tokens.
 
     Each frame keeps ⌈α·B/T⌉ tokens (⌊B/T⌋ at most) by max-min diversity, distances weighted by attention (ADTS).
     Every other token joins its most similar one in the frame before, within a segment, if their cosine is above a

@@ -5,7 +5,7 @@ from edgevtc.methods.spec import MethodSpec, Parameter
 FLASHVID = MethodSpec(
     name="flashvid",
     summary="keeps attended and diverse tokens of each frame, merges the others along trees over time and in space",
-    paper="FlashVID (ICLR 2026)",
+    paper="FlashVID (ICLR 2026), arXiv:2602.08024",
     needs=("frame_tokens", "saliency"),
     positions="contiguous",
     parameters={
