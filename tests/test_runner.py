@@ -148,5 +148,5 @@ def test_questions_that_cannot_be_asked(video, question):
 
 def test_a_prompt_beyond_the_rotary_table_is_refused(video):
     with pytest.raises(ConfigError, match="position"):
-        video.ask("is there a red circle or a blue square " * 200)
+        video.ask("is there a red circle or a blue square " * 400)
     assert video.ask("what changed").answer
