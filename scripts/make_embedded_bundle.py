@@ -1,7 +1,4 @@
-"""Rebuild the bundle that ships in the package from the checkpoint beside it, by the recipe export/embedded.toml.
-
-    python scripts/make_embedded_bundle.py
-"""
+"""Rebuild the bundle that ships in the package from the checkpoint beside it, by the recipe export/embedded.toml."""
 
 from pathlib import Path
 
