@@ -1,8 +1,9 @@
 """Make samples/: short H.264 clips of the synthetic world with questions and right answers.
 
 The clips are scenes of the development split at several sizes, frame rates and lengths. Of each scene's questions,
-those are kept that the embedded bundle answers right with all its tokens: the samples show the path, they do not
-measure the model (the model card does).
+those are kept that are of a type the model is good at (else an answer could hang on the version of a runtime) and that
+the embedded bundle answers right with all its tokens: the samples show the path, they do not measure the model (the
+model card does).
 
     python scripts/make_samples.py
 """
@@ -29,6 +30,12 @@ FORMS = {
 }
 QUESTIONS = 6
 
+#: Types of which the model card gives more than nine right in ten.
+TYPES = (
+    *("change", "color", "count", "direction", "exist", "flash", "last"),
+    *("needle", "order", "shape", "size", "was", "when"),
+)
+
 
 def main() -> None:
     """Write the clips and samples/questions.json."""
@@ -45,7 +52,7 @@ def main() -> None:
                 scene = world.scene()
                 write_mp4(path, scene, world.renderer, size=size, fps=fps, seconds=seconds, crf=28)
                 video = runner.open(path)
-                asked = world.questions(scene)
+                asked = [question for question in world.questions(scene) if question.type in TYPES]
                 right = [q for q in asked if video.ask(q.text).answer == q.answer]
                 print(f"{name}: {len(right)} of {len(asked)} right")
                 if len(right) >= QUESTIONS and len({q.type for q in right}) >= QUESTIONS - 1:

@@ -13,8 +13,8 @@ import pytest
 
 from edgevtc.methods import budget_for, method_spec
 
-#: The embedded model's size, and LLaVA-OneVision 0.5B's: T, N, D.
-EMBEDDED, ONEVISION = (16, 36, 192), (32, 196, 896)
+#: T, N, D of the embedded model, and of LLaVA-OneVision 0.5B and 7B.
+EMBEDDED, ONEVISION, ONEVISION_7B = (16, 36, 192), (32, 196, 896), (32, 196, 3584)
 
 RETENTION = 0.15
 
@@ -97,4 +97,4 @@ def graph_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, tuple[i
 @pytest.fixture(scope="session")
 def sizes() -> dict[str, tuple[int, int, int]]:
     """Name → T, N, D."""
-    return {"embedded": EMBEDDED, "onevision": ONEVISION}
+    return {"embedded": EMBEDDED, "onevision": ONEVISION, "onevision-7b": ONEVISION_7B}

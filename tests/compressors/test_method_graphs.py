@@ -21,7 +21,9 @@ KINDS = ["scenes", "noise", "identical", "zero", "flat", "damaged"]
 
 @pytest.mark.parametrize(
     ("method", "size"),
-    [(method, "embedded") for method in METHODS] + [(method, "onevision") for method in ALSO_LARGE],
+    [(method, "embedded") for method in METHODS]
+    + [(method, "onevision") for method in ALSO_LARGE]
+    + [(method, "onevision-7b") for method in ("infomerge", "holitom")],
 )
 def test_graph_equals_program(method, size, graph_of, sizes, make_clip):
     graph = graph_of(method, sizes[size])
