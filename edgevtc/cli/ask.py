@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from edgevtc.cli.command import Command, add_json_argument, add_run_arguments, print_json, status
+from edgevtc.cli.command import Command, add_frame_arguments, add_json_argument, add_run_arguments, print_json, status
 
 if TYPE_CHECKING:
     from edgevtc.runner import Answer, Runner
@@ -33,10 +33,7 @@ class Ask(Command):
         parser.add_argument("questions", nargs="*", metavar="question", help="what to ask (default: standard input)")
         parser.add_argument("--follow-up", action="store_true", help="each question continues the conversation")
         add_run_arguments(parser)
-        frames = parser.add_argument_group("frames")
-        frames.add_argument("--fps", type=float, help="frames a second to sample (default: even steps over the clip)")
-        frames.add_argument("--start", type=float, metavar="SECONDS", help="where to start")
-        frames.add_argument("--end", type=float, metavar="SECONDS", help="where to end")
+        add_frame_arguments(parser)
         answer = parser.add_argument_group("answer")
         answer.add_argument("--max-tokens", type=int, metavar="N", help="longest answer (default: the checkpoint's)")
         answer.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default), above 0 draws")

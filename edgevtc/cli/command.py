@@ -22,6 +22,7 @@ __all__ = [
     "Command",
     "Parser",
     "add_bundle_argument",
+    "add_frame_arguments",
     "add_json_argument",
     "add_run_arguments",
     "print_json",
@@ -102,6 +103,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="cpu", metavar="NAME", help="where graphs run: cpu, cuda (default: cpu)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
     group.add_argument("--weight-format", metavar="NAME", help="decoder weights (default: the bundle's first)")
+
+
+def add_frame_arguments(parser: argparse.ArgumentParser) -> None:
+    """What decides which frames of a video are looked at."""
+    group = parser.add_argument_group("frames")
+    group.add_argument("--fps", type=float, help="frames a second to sample (default: even steps over the clip)")
+    group.add_argument("--start", type=float, metavar="SECONDS", help="where to start")
+    group.add_argument("--end", type=float, metavar="SECONDS", help="where to end")
 
 
 def print_json(value: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgevtc.cli.command import Command, add_bundle_argument, add_json_argument, print_json, status
+from edgevtc.cli.command import Command, add_bundle_argument, add_frame_arguments, add_json_argument, print_json, status
 
 __all__ = ["View"]
 
@@ -40,10 +40,7 @@ class View(Command):
             "--device", default="cpu", metavar="NAME", help="where graphs run: cpu, cuda (default: cpu)"
         )
         running.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
-        frames = parser.add_argument_group("frames")
-        frames.add_argument("--fps", type=float, help="frames a second to sample (default: even steps over the clip)")
-        frames.add_argument("--start", type=float, metavar="SECONDS", help="where to start")
-        frames.add_argument("--end", type=float, metavar="SECONDS", help="where to end")
+        add_frame_arguments(parser)
         add_json_argument(parser)
 
     def run(self, args: argparse.Namespace) -> int:
