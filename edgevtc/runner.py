@@ -158,7 +158,7 @@ class Runner:
         vision = self.bundle.manifest.vision
         self.vision.session(vision.encoder)  # loading is not the video's time
         start = time.perf_counter()
-        sampler = FrameSampler(
+        with FrameSampler(
             source,
             vision.num_frames,
             (vision.image_height, vision.image_width),
@@ -166,8 +166,8 @@ class Runner:
             fps=fps,
             start_s=start_s,
             end_s=end_s,
-        )
-        encoded = self.vision.encode(sampler)
+        ) as sampler:
+            encoded = self.vision.encode(sampler)
         return VideoSession(self, encoded, start, sampler.warnings)
 
 

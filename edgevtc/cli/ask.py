@@ -35,6 +35,7 @@ class Ask(Command):
         add_run_arguments(parser)
         add_frame_arguments(parser)
         answer = parser.add_argument_group("answer")
+        answer.add_argument("--weight-format", metavar="NAME", help="decoder weights (default: the bundle's first)")
         answer.add_argument("--max-tokens", type=int, metavar="N", help="longest answer (default: the checkpoint's)")
         answer.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default), above 0 draws")
         answer.add_argument("--top-k", type=int, default=0, help="draw from the k most likely tokens (default: all)")

@@ -92,17 +92,27 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON on stdout instead of text")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """What decides how a bundle runs: method, budget, device."""
+def add_run_arguments(parser: argparse.ArgumentParser, methods: bool = False) -> None:
+    """What decides how a bundle compresses: bundle, method, budget, device.
+
+    Args:
+        parser: To add them to.
+        methods: Whether ``--method`` may be given several times, as a list.
+    """
     group = parser.add_argument_group("running")
     add_bundle_argument(group)  # type: ignore[arg-type]  # a group takes arguments like a parser
-    group.add_argument("--method", metavar="NAME", help="compression method (default: the bundle's first)")
+    repeated = "; may be repeated" if methods else ""
+    group.add_argument(
+        "--method",
+        action="append" if methods else "store",
+        metavar="NAME",
+        help=f"compression method{repeated} (default: the bundle's first)",
+    )
     size = group.add_mutually_exclusive_group()
     size.add_argument("--budget", type=int, metavar="B", help="visual tokens to keep")
     size.add_argument("--retention-ratio", type=float, metavar="R", help="share of the visual tokens to keep")
     group.add_argument("--device", default="cpu", metavar="NAME", help="where graphs run: cpu, cuda (default: cpu)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
-    group.add_argument("--weight-format", metavar="NAME", help="decoder weights (default: the bundle's first)")
 
 
 def add_frame_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgevtc.cli.command import Command, add_bundle_argument, add_frame_arguments, add_json_argument, print_json, status
+from edgevtc.cli.command import Command, add_frame_arguments, add_json_argument, add_run_arguments, print_json, status
 
 __all__ = ["View"]
 
@@ -25,21 +25,7 @@ class View(Command):
         parser.add_argument("-o", "--output", required=True, metavar="FILE", help="picture to write: .html or .png")
         parser.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
         parser.add_argument("--question", metavar="TEXT", help="ask this and show each method's answer")
-        running = parser.add_argument_group("running")
-        add_bundle_argument(running)  # type: ignore[arg-type]  # a group takes arguments like a parser
-        running.add_argument(
-            "--method",
-            action="append",
-            metavar="NAME",
-            help="method to draw; twice for two (default: the bundle's first)",
-        )
-        size = running.add_mutually_exclusive_group()
-        size.add_argument("--budget", type=int, metavar="B", help="visual tokens to keep")
-        size.add_argument("--retention-ratio", type=float, metavar="R", help="share of the visual tokens to keep")
-        running.add_argument(
-            "--device", default="cpu", metavar="NAME", help="where graphs run: cpu, cuda (default: cpu)"
-        )
-        running.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
+        add_run_arguments(parser, methods=True)
         add_frame_arguments(parser)
         add_json_argument(parser)
 
