@@ -178,7 +178,7 @@ class QuestionMaker:
         if shapes:
             options += 2 * [("color", {"shape": SHAPES[int(r.choice(shapes))]})]
         if scene.sign is None:
-            options += 2 * [("digit", {})]
+            options += [("digit", {})]
         if not scene.flashes:
             options += 2 * [("needle", {})]
             options += 2 * [("when", {})] if scene.kind == "video" else []

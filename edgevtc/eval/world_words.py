@@ -48,7 +48,8 @@ _SECOND = (
     "flashes flashed times often it after between happened them changes anything see you can tell me name do we one's "
     "seen kind has have that this on read shows written left's leaves disappeared gone beginning direction go goes "
     "earlier earliest newest latest time final position side next to count total moment during while begin began had "
-    "any ever big's occur occurred lightning new large and part change were thing things most"
+    "any ever big's occur occurred lightning new large and part change were thing things most "
+    "cannot"
 )
 #: Word → token id.
 VOCABULARY: dict[str, int] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from edgevtc.eval.world import SPLITS, Sample, World
+from edgevtc.eval.world_outside import CANNOT_TELL, outside_frames
 from edgevtc.eval.world_phrases import PROMPTS
 from edgevtc.eval.world_questions import Question
 from edgevtc.eval.world_words import ANSWER, EOS, QUESTION, encode
 
 #: Samples of a batch, and questions asked of each.
-SIZES = {"crowd": 48, "image": 32, "clip": 16, "video": 8}
-QUESTIONS = {"crowd": 0, "image": 12, "clip": 14, "video": 26}
+SIZES = {"crowd": 48, "image": 32, "clip": 16, "video": 8, "outside": 8}
+QUESTIONS = {"crowd": 0, "image": 24, "clip": 14, "video": 26, "outside": 16}
 _ANSWER = 3
 
 
@@ -75,6 +76,14 @@ def collate(kind: str, samples: list[Sample]) -> Batch:
     )
 
 
+def collate_outside(clips: list[np.ndarray], asked: list[list[Question]]) -> Batch:
+    """One batch of clips from outside the world, without labels: none of the questions can be answered."""
+    asked = [[replace(q, type="outside", answer=CANNOT_TELL) for q in row if q.type not in PROMPTS] for row in asked]
+    questions, answers = encode_questions(asked)
+    types = [[question.type for question in row] for row in asked]
+    return Batch("outside", torch.from_numpy(np.stack(clips)), questions, answers, types)
+
+
 class Batches(IterableDataset):
     """Batches of kinds drawn by share. Every worker, and every `seed`, has a world of its own."""
 
@@ -94,5 +103,8 @@ class Batches(IterableDataset):
                 frames, labels = world.crowd(number)
                 tensors = {name: torch.from_numpy(value)[:, None] for name, value in labels.items()}
                 yield Batch(kind, torch.from_numpy(frames)[:, None], labels=tensors)
+            elif kind == "outside":
+                asked = [world.sample(limit=QUESTIONS[kind], render=False).questions for _ in range(number)]
+                yield collate_outside([outside_frames(rng) for _ in range(number)], asked)
             else:
                 yield collate(kind, [world.sample(kind, QUESTIONS[kind]) for _ in range(number)])

@@ -3,7 +3,9 @@
     python scripts/train/evaluate.py CHECKPOINT_FOLDER --videos 300 --files 24 --out runs/dev.json
 
 Intervals are 95 % bootstrap over videos. `blind` answers from the question's text alone; `shuffled_video` asks the
-model about another video. The test split is for a final result only: nothing may be chosen by it.
+model about another video; `cannot_tell` is the share of abstentions on the world's own videos (wrong), on clutter of
+the kind trained on, on white noise and on windows of one second of the natural clips given by --outside.
+The test split is for a final result only: nothing may be chosen by it.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
-from batches import encode_questions
+from batches import collate_outside, encode_questions
 from heads import Heads
 from network import load_heads, pixels
 from packing import answer_logits, exact, see
@@ -28,10 +30,12 @@ from torch import Tensor
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
 from edgevtc.eval.world import Sample, World
+from edgevtc.eval.world_outside import outside_frames
 from edgevtc.eval.world_phrases import CHANCE, TYPES
 from edgevtc.eval.world_scores import Blind, Result, Score, group, score
 from edgevtc.eval.world_video import write_mp4
 from edgevtc.eval.world_words import decode
+from edgevtc.video import FrameSampler
 
 BATCH, QUESTIONS = 10, 24
 #: Width × height, frames a second, seconds: of files that are larger, oblong, and longer than the model's frames.
@@ -132,6 +136,28 @@ def from_files(world: World, samples: Sequence[Sample]) -> list[Sample]:
     return found
 
 
+def natural_clips(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    """Windows of one second, [16, 96, 96, 3] each, of video files."""
+    for path in paths:
+        with av.open(str(path)) as container:
+            seconds = (container.duration or 0) / av.time_base
+        for start in range(int(seconds)):
+            with FrameSampler(path, 16, (96, 96), start_s=start, end_s=start + 1) as sampler:
+                yield np.stack([frame.image for frame in sampler])
+
+
+@torch.no_grad()
+def abstentions(model: torch.nn.Module, clips: Sequence[np.ndarray], samples: Sequence[Sample]) -> Score:
+    """Share of questions (those of the samples, in turn) about the clips that are answered with "cannot tell"."""
+    results = []
+    for index, clip in enumerate(clips):
+        batch = collate_outside([clip], [samples[index % len(samples)].questions])
+        tokens, _, _ = see(model, batch.frames, train_tower=False)
+        logits, _ = answer_logits(model, tokens, batch.questions, batch.answers)
+        results += [Result(index, bool(right), {}) for right in exact(logits, batch.answers)[0]]
+    return score(results)
+
+
 @torch.no_grad()
 def generated(folder: Path, model: torch.nn.Module, samples: Sequence[Sample]) -> tuple[int, int]:
     """How many answers transformers' own `generate` gives like the packed pass, of how many."""
@@ -165,6 +191,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--videos", type=int, default=300)
     parser.add_argument("--files", type=int, default=25, help="videos that are also answered from mp4 files")
+    parser.add_argument("--outside", type=Path, nargs="*", default=[], help="natural clips: none of its world in them")
     parser.add_argument("--generate", type=int, default=2, help="videos that transformers' generate answers too")
     parser.add_argument("--blind", type=int, default=8000, help="training scenes the blind control learns from")
     parser.add_argument("--threads", type=int, default=1)
@@ -200,6 +227,14 @@ def main() -> None:
         for name in ("camera", "noise", "things", "phrasing", "combination")
     }
     report["pooling_head"] = head
+    rng = np.random.default_rng([1_000_000, options.seed])
+    clips = {
+        "own world": [sample.frames for sample in samples[:50]],
+        "clutter": [outside_frames(rng) for _ in range(50)],
+        "white noise": [rng.integers(0, 256, (16, 96, 96, 3), dtype=np.uint8) for _ in range(20)],
+        "natural": list(natural_clips(options.outside)),
+    }
+    report["cannot_tell"] = {name: abstentions(model, part, samples) for name, part in clips.items() if part}
     if options.files:
         files = from_files(world, samples[: options.files])
         decoded = results_of(files, answer(model, files)[0])

@@ -124,14 +124,16 @@ class Trainer:
     def _loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         words = self.model.model.language_model.embed_tokens.weight
         crowd = batch.kind == "crowd"
-        tokens, pooled, attention = see(self.model, batch.frames, train_tower=batch.kind != "video")
-        loss, scores = self.heads.vision_loss(tokens, batch.labels, words.detach() if crowd else words)
-        pooling, pooling_scores = self.heads.pooling_loss(pooled, attention, batch.labels)
-        loss = (1.0 if crowd else 0.2) * loss + 0.3 * pooling
-        scores |= pooling_scores
+        tokens, pooled, attention = see(self.model, batch.frames, train_tower=batch.kind not in ("video", "outside"))
+        loss, scores = tokens.new_zeros(()), {}
+        if batch.labels:
+            loss, scores = self.heads.vision_loss(tokens, batch.labels, words.detach() if crowd else words)
+            pooling, pooling_scores = self.heads.pooling_loss(pooled, attention, batch.labels)
+            loss = (1.0 if crowd else 0.2) * loss + 0.3 * pooling
+            scores |= pooling_scores
         if crowd:
             return loss, scores
-        if batch.kind == "video" and rng.random() < self.stage.compress:
+        if batch.kind in ("video", "outside") and rng.random() < self.stage.compress:
             original = tokens.shape[1]
             tokens, slots, valid = random_training_reduction(tokens, rng)
             if rng.random() < self.stage.renumber:
@@ -141,7 +143,7 @@ class Trainer:
             )
         else:
             logits, hidden = answer_logits(self.model, tokens, batch.questions, batch.answers)
-            if batch.kind != "image":
+            if batch.kind in ("clip", "video"):
                 tracking, tracking_scores = self.heads.time_loss(hidden, batch.labels)
                 loss, scores = loss + 0.5 * tracking, scores | tracking_scores
         answering = F.cross_entropy(logits.flatten(0, 2), batch.answers.flatten(), ignore_index=-100)

@@ -21,13 +21,18 @@ class Stage:
 
 STAGES = {
     "a": Stage("tower and projector on crowded frames", {"crowd": 1.0}, 8e-4, 0.05, 15, tower=1.0),
-    "c": Stage(
-        "attribute lookup on images and clips", {"image": 0.45, "clip": 0.3, "video": 0.2, "crowd": 0.05}, 1e-3, 0.6, 15
+    "c": Stage("lookup on images and clips", {"image": 0.5, "crowd": 0.25, "clip": 0.1, "video": 0.15}, 1e-3, 0.6, 25),
+    "d": Stage(
+        "videos",
+        {"video": 0.5, "image": 0.26, "clip": 0.05, "crowd": 0.15, "outside": 0.04},
+        1e-3,
+        0.03,
+        100,
+        tower=0.5,
     ),
-    "d": Stage("videos", {"video": 0.5, "image": 0.3, "clip": 0.05, "crowd": 0.15}, 1e-3, 0.03, 100, tower=0.5),
     "e": Stage(
         "videos with reduced tokens",
-        {"video": 0.78, "image": 0.12, "clip": 0.06, "crowd": 0.04},
+        {"video": 0.75, "image": 0.12, "clip": 0.06, "crowd": 0.04, "outside": 0.03},
         7e-4,
         0.03,
         25,

@@ -13,7 +13,8 @@ import torch
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
 from edgevtc.eval.world import World
-from edgevtc.eval.world_words import ANSWER, BOS, QUESTION, VIDEO, encode
+from edgevtc.eval.world_outside import CANNOT_TELL
+from edgevtc.eval.world_words import ANSWER, BOS, QUESTION, VIDEO, decode, encode
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "train"))
 
@@ -109,6 +110,17 @@ def test_a_run_goes_on_from_its_state_and_from_its_folder(tmp_path: Path):
     events = [json.loads(line).get("event") for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
     assert events == ["init"]
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_footage_from_outside_is_answered_with_an_abstention(tmp_path: Path):
+    stage = stages.Stage("test", {"outside": 1.0}, 2e-3, 1.0, 1.0)
+    trainer = run.Trainer(stage, tmp_path, 1.0, torch.device("cpu"), None)
+    rng = np.random.default_rng(0)
+    batch = next(iter(batches.Batches(stage.mix, seed=1, scale=0.1)))
+    assert {decode(row[:2].tolist()) for row in batch.answers[0]} == {CANNOT_TELL}
+    losses = [trainer.learn(batch, rng, 1.0)["loss"] for _ in range(3)]
+    assert losses[-1] < losses[0]
+    assert trainer.seen["outside"] == 3
 
 
 def test_the_checkpoint_folder_is_small_and_reads_questions_as_people_write_them(
