@@ -83,7 +83,7 @@ def _leaves(rng: np.random.Generator) -> Picture:
             points = np.array([x, y]) + rng.normal(size=(int(rng.integers(3, 8)), 2)) * (a, b)
             draw.polygon([tuple(point) for point in points.tolist()], fill=fill)
     leaves = np.asarray(image, np.float32)
-    return leaves * (0.4 + 0.6 * _gradient(rng) / 255) if rng.random() < 0.4 else leaves
+    return leaves * (0.4 + 0.6 * _gradient(rng) / 255).astype(np.float32) if rng.random() < 0.4 else leaves
 
 
 def _noise(rng: np.random.Generator) -> Picture:
