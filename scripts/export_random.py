@@ -2,8 +2,8 @@
 
 What a checkpoint costs does not depend on what its weights are; what it answers does, so the answer means nothing.
 
-    python scripts/export_random.py --size 0.5b --num-frames 8 --work /tmp/random
-    python scripts/export_random.py --size 7b --layers 2 --num-frames 8 --work /tmp/random
+    python scripts/export_random.py --size 0.5b --num-frames 32 --method uniform,infomerge --work /tmp/random
+    python scripts/export_random.py --size 7b --layers 2 --num-frames 32 --method uniform --work /tmp/random
 """
 
 from __future__ import annotations
@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="decoder layers (default: all)")
     parser.add_argument("--num-frames", type=int, default=32)
     parser.add_argument("--method", default="uniform,infomerge,holitom")
+    parser.add_argument("--retention-ratio", default="0.10")
     parser.add_argument("--weight-format", default="w8a8")
     parser.add_argument("--no-fused", action="store_true")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoint and bundle; emptied")
@@ -190,7 +191,7 @@ def main() -> None:
     write_checkpoint(checkpoint, config_of(args.size, args.layers))
     stored = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
     words = [checkpoint, "-o", bundle, "--num-frames", args.num_frames, "--frames-per-call", 4]
-    words += ["--method", args.method, "--retention-ratio", 0.15, "--weight-format", args.weight_format]
+    words += ["--method", args.method, "--retention-ratio", args.retention_ratio, "--weight-format", args.weight_format]
     words += ["--saliency", "siglip_last_mean", "--frame-features", "mean", *(["--no-fused"] * args.no_fused)]
     planned = Measured("export", *words, "--dry-run")
     exported = Measured("export", *words)
