@@ -13,7 +13,7 @@ from edgevtc.bundle.manifest import (
     VisionEntry,
 )
 from edgevtc.bundle.reader import Bundle, cache_dir, embedded_path
-from edgevtc.bundle.writer import BundleWriter
+from edgevtc.bundle.writer import BundleWriter, FolderWriter
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -21,6 +21,7 @@ __all__ = [
     "BundleWriter",
     "DecoderEntry",
     "FileEntry",
+    "FolderWriter",
     "Manifest",
     "MethodEntry",
     "ModelEntry",

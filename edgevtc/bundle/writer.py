@@ -15,12 +15,51 @@ from edgevtc.bundle.manifest import FileEntry, Manifest, TensorEntry
 from edgevtc.bundle.reader import MANIFEST, Bundle, file_sha256
 from edgevtc.errors import BundleError, ExportError
 
-__all__ = ["BundleWriter"]
+__all__ = ["BundleWriter", "FolderWriter", "abandoned"]
 
 PARTIAL = "partial"
 
 
-class BundleWriter:
+class FolderWriter:
+    """Fills a folder with files and tensors as they stand in a bundle.
+
+    Args:
+        folder: The folder; it need not be there yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def folder(self) -> Path:
+        """The folder being filled."""
+        return self._folder
+
+    def blob(self, content: bytes | memoryview | np.ndarray) -> str:
+        """Store bytes under their own hash; the same bytes are stored once. Returns the file's name in the bundle."""
+        data = content
+        if isinstance(data, np.ndarray):
+            data = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+        name = f"weights/{hashlib.sha256(data).hexdigest()[:32]}"
+        path = self._folder / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return name
+
+    def tensor(self, array: np.ndarray) -> TensorEntry:
+        """Store a tensor for the host to read."""
+        return TensorEntry(self.blob(array), array.dtype.name, array.shape)
+
+    def file(self, name: str, content: bytes) -> str:
+        """Write one file of the bundle; returns its name."""
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return name
+
+
+class BundleWriter(FolderWriter):
     """A context manager that fills a hidden sibling folder and renames it when the bundle is complete.
 
     Args:
@@ -44,7 +83,7 @@ class BundleWriter:
                 raise ExportError(f"{self.path} exists already: choose another folder or add --overwrite")
             if not (self.path / MANIFEST).is_file():
                 raise ExportError(f"{self.path} exists and is no bundle, so it is not replaced: choose another folder")
-        self._folder = self.path.parent / f".{self.path.name}.{PARTIAL}-{os.getpid()}"
+        super().__init__(self.path.parent / f".{self.path.name}.{PARTIAL}-{os.getpid()}")
         self._entries: dict[str, FileEntry] = {}
         self._finished = False
 
@@ -61,33 +100,21 @@ class BundleWriter:
         if not self._finished:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    @property
-    def folder(self) -> Path:
-        """The folder being filled."""
-        return self._folder
-
-    def blob(self, content: bytes | memoryview | np.ndarray) -> str:
-        """Store bytes under their own hash; the same bytes are stored once. Returns the file's name in the bundle."""
-        data = content
-        if isinstance(data, np.ndarray):
-            data = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
-        name = f"weights/{hashlib.sha256(data).hexdigest()[:32]}"
-        path = self._folder / name
-        if not path.exists():
-            path.write_bytes(data)
-        return name
-
-    def tensor(self, array: np.ndarray) -> TensorEntry:
-        """Store a tensor for the host to read."""
-        return TensorEntry(self.blob(array), array.dtype.name, array.shape)
-
     def file(self, name: str, content: bytes) -> str:
         """Write one file of the bundle; returns its name."""
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
         self._entries.pop(name, None)
-        return name
+        return super().file(name, content)
+
+    def link(self, source: Path, name: str) -> None:
+        """Take a finished file as file ``name``: without a second copy of its bytes, where the file system can."""
+        path = self._folder / name
+        if path.exists():  # a tensor that is shared
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, path)
+        except OSError:
+            shutil.copyfile(source, path)
 
     def draft(self, manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Bundle:
         """Write the manifest over all files written so far and open the folder being filled, to try the bundle out."""
@@ -115,20 +142,26 @@ class BundleWriter:
 
 def clear_abandoned(path: Path) -> None:
     """Remove what killed exports to the same place left, and put back a bundle whose replacement never arrived."""
-    for leftover in path.parent.glob(f".{path.name}.{PARTIAL}-*"):
-        owner = leftover.name.rsplit("-", 2 if leftover.name.endswith("-old") else 1)[1]
-        if owner.isdigit() and alive(int(owner)):
-            continue
+    for leftover in abandoned(path, PARTIAL):
         if leftover.name.endswith("-old") and not path.exists():
             leftover.rename(path)
         else:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def alive(process: int) -> bool:
-    """Whether a process of this number runs."""
+def abandoned(path: Path, kind: str) -> list[Path]:
+    """Hidden folders beside a bundle, named ``.NAME.KIND-PROCESS…``, whose process is gone."""
+    start = f".{path.name}.{kind}-"
+    found = (folder for folder in path.absolute().parent.iterdir() if folder.name.startswith(start))
+    return [folder for folder in found if not owned(folder.name.removeprefix(start).partition("-")[0])]
+
+
+def owned(process: str) -> bool:
+    """Whether another process of this number runs. One of this number that was here before is gone."""
+    if not process.isdigit() or int(process) == os.getpid():
+        return False
     try:
-        os.kill(process, 0)
+        os.kill(int(process), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
