@@ -1,0 +1,102 @@
+"""Clips of the world as files: rendered once, kept on disk, with their questions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgevtc.errors import ConfigError
+from edgevtc.eval.world import Sample, World
+from edgevtc.eval.world_questions import Question
+from edgevtc.eval.world_video import write_mp4
+
+__all__ = ["EVAL_SPLITS", "FORMS", "Clips", "Form"]
+
+#: Splits to examine on; training scenes are none.
+EVAL_SPLITS = ("dev", "test")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What kind of file a scene becomes; its whole time is stretched over the file."""
+
+    width: int
+    height: int
+    fps: int
+    seconds: float
+
+    @property
+    def length(self) -> str:
+        """The slice of clip lengths it belongs to."""
+        return "up to 6 s" if self.seconds <= 6 else "8 to 10 s" if self.seconds <= 10 else "20 to 60 s"
+
+
+#: Video i has form i modulo their number: 16 to 600 frames, square and oblong, also much longer than a model's frames.
+FORMS = (
+    Form(384, 384, 8, 6.0),
+    Form(320, 240, 25, 10.0),
+    Form(192, 192, 4, 4.0),
+    Form(224, 160, 30, 20.0),
+    Form(640, 360, 15, 5.0),
+    Form(256, 192, 10, 60.0),
+    Form(480, 640, 10, 8.0),
+)
+
+
+class Clips:
+    """The clips of a split in a fixed order: clip i is the same whatever was asked for before it.
+
+    Args:
+        split: One of :data:`EVAL_SPLITS`.
+        seed: Seed of the world.
+        questions: Most questions a clip.
+        folder: Where the files are kept.
+
+    Raises:
+        ConfigError: Fewer than one question, or a seed outside the split.
+    """
+
+    def __init__(self, split: str, seed: int, questions: int, folder: Path) -> None:
+        if questions < 1:
+            raise ConfigError(f"{questions} questions a video is not valid: give 1 or more")
+        self._world, self._limit, self._folder = World(split, seed), questions, folder
+        self._samples: list[Sample] = []
+
+    def sample(self, index: int) -> Sample:
+        """Scene and questions of a clip, without frames."""
+        while len(self._samples) <= index:
+            self._samples.append(self._world.sample(limit=self._limit, render=False))
+        return self._samples[index]
+
+    def questions(self, index: int) -> list[Question]:
+        """The questions about a clip."""
+        return self.sample(index).questions
+
+    @staticmethod
+    def form(index: int) -> Form:
+        """The kind of file a clip is."""
+        return FORMS[index % len(FORMS)]
+
+    def file(self, index: int) -> Path:
+        """The clip's H.264 file, written when it is first asked for."""
+        path, form = self._folder / f"{index:05d}.mp4", self.form(index)
+        if not path.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            size = (form.width, form.height)
+            write_mp4(
+                path, self.sample(index).scene, self._world.renderer, size=size, fps=form.fps, seconds=form.seconds
+            )
+        return path
+
+    def slices(self, index: int) -> dict[str, str]:
+        """What results of the clip are grouped by."""
+        return {**self.sample(index).slices, "length": self.form(index).length}
+
+    def digest(self) -> str:
+        """SHA-256 over the first clips' scenes, questions and forms: other code of the world shows itself in it."""
+        first = [self.sample(index) for index in range(4)]
+        body = [[asdict(sample.scene), [asdict(question) for question in sample.questions]] for sample in first]
+        text = json.dumps([body, [asdict(form) for form in FORMS]], sort_keys=True, default=float)
+        return hashlib.sha256(text.encode()).hexdigest()
