@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,28 +21,33 @@ from edgevtc.bundle import (
     BundleWriter,
     DecoderEntry,
     FileEntry,
+    FolderWriter,
     Manifest,
     MethodEntry,
     ModelEntry,
     PromptEntry,
+    TensorEntry,
     VerificationEntry,
     VisionEntry,
 )
 from edgevtc.compressors import Compressor, create
 from edgevtc.decoder.text import TextCodec
-from edgevtc.errors import ConfigError, choices
+from edgevtc.errors import ConfigError, ExportError, choices
 from edgevtc.exporter.contract import require_contract
 from edgevtc.exporter.decoder import WEIGHT_FORMATS, build_decoder
 from edgevtc.exporter.decoder_config import DecoderConfig
+from edgevtc.exporter.fingerprint import folder_sha256, package_sha256, program_sha256
 from edgevtc.exporter.flops import FLOPS_CONVENTION, prefill_gflops
+from edgevtc.exporter.parts import Parts, working_parts
 from edgevtc.exporter.plan import ExportPlan, plan_export, require_room
-from edgevtc.exporter.store import write_graph
+from edgevtc.exporter.store import read_graph, write_graph
 from edgevtc.exporter.text import chat_template, generation_config, preprocessor_config, tokenizer_json
-from edgevtc.exporter.verify import DEFAULT_QUESTION, TorchReference, reference_frames, verify_draft
+from edgevtc.exporter.verify import DEFAULT_QUESTION, REFERENCES, TorchReference, reference_frames, verify_draft
 from edgevtc.exporter.vision import export_compressor, export_encoder, fuse
 from edgevtc.measure.verify import prompt_ids
 from edgevtc.methods import NEEDS, POSITION_MODES, budget_for, method_spec
 from edgevtc.models import ModelAdapter, Vision, open_model
+from edgevtc.records import read_record
 
 __all__ = ["ExportOptions", "export_bundle", "plan_bundle"]
 
@@ -50,6 +56,14 @@ TEXT_POSITIONS = 2048
 
 #: Distributions whose versions a manifest records.
 PRODUCERS = ("torch", "transformers", "onnx", "onnxscript", "onnx-ir")
+
+#: Options that a part does not depend on; it is made again where any other has changed.
+_LABELS = {"name", "revision", "licence", "positions"}
+ENCODER_BLIND = _LABELS | {"methods", "retention_ratios", "parameters", "weight_formats", "max_positions", "fused"}
+ENCODER_BLIND |= {"examples", "clip"}
+DECODER_BLIND = _LABELS | {"methods", "retention_ratios", "parameters", "weight_formats", "fused", "examples", "clip"}
+DECODER_BLIND |= {"num_frames", "frames_per_call", "saliency", "frame_features", "siglip_head"}
+REFERENCE_BLIND = _LABELS | {"weight_formats", "max_positions", "fused", "examples", "clip", "frames_per_call"}
 
 
 @dataclass(frozen=True)
@@ -114,15 +128,22 @@ def export_bundle(
     options: ExportOptions,
     *,
     overwrite: bool = False,
+    restart: bool = False,
+    cache_dir: Path | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Bundle:
     """Export a transformers checkpoint folder.
+
+    Finished parts of an export that was interrupted are taken over by the next one to the same place, where nothing
+    they depend on has changed: the checkpoint's files, the options, this package's code, the libraries' versions.
 
     Args:
         checkpoint: Folder with config.json, safetensors and tokenizer.
         output: Where the bundle will stand; it appears whole or not at all.
         options: What to export.
         overwrite: Replace a bundle that is already there.
+        restart: Leave out what an interrupted export has finished.
+        cache_dir: Where compressor graphs, which no weights are in, are kept for other exports; nowhere where None.
         progress: Called with the name of each step as it begins.
 
     Raises:
@@ -132,51 +153,30 @@ def export_bundle(
         VideoError: The clip to verify with cannot be read.
     """
     model, compressors, config, plan = prepare(checkpoint, options)
-    require_room(plan, output)
     num_frames = compressors[0].num_frames
     frames, frames_source = reference_frames(model, num_frames, options.clip)
-    with BundleWriter(output, overwrite) as writer:
-        progress("reading the vision tower")
-        needs = tuple(need for need in NEEDS if any(need in compressor.spec.needs for compressor in compressors))
-        vision = model.vision(
-            needs,
-            saliency=options.saliency,
-            frame_features=options.frame_features,
-            siglip_head=options.siglip_head,
-        )
-        entry = write_encoder(writer, model, vision, num_frames, options, progress)
-        clip_encoder = None
-        if options.fused:
-            progress("tracing the encoder, the whole clip a call")
-            clip_encoder = export_encoder(vision, num_frames)
-        methods = [
-            write_method(writer, vision, clip_encoder, compressor, config, options, progress)
-            for compressor in compressors
-        ]
-        decoder = write_decoder(writer, model, config, options, progress)
-        progress("writing texts")
-        tokenizer = writer.file("tokenizer.json", tokenizer_json(checkpoint))
-        writer.file("chat_template.jinja", chat_template(checkpoint))
-        writer.file("generation_config.json", generation_config(checkpoint, model.text_config))
-        writer.file("preprocessor_config.json", preprocessor_config(model.preprocessing))
-
-        progress("computing the reference in torch")
+    writer = BundleWriter(output, overwrite)
+    parts = working_parts(output, progress)
+    if restart:
+        parts.clear()
+    require_room(plan, output, held=parts.size())
+    graphs = Parts(cache_dir, only_latest=False, say=progress) if cache_dir is not None else parts
+    with writer:
         question = options.examples[0] if options.examples else DEFAULT_QUESTION
-        ids = prompt_ids(writer.folder, TextCodec(writer.folder / tokenizer), question)
-        reference = TorchReference(model, vision, compressors, frames, ids)
+        made = make_parts(
+            writer, parts, graphs, checkpoint, options, model, compressors, config, frames, question, progress
+        )
         # Before the graphs are loaded: both at once would need twice the memory. The tracer leaves cycles that hold it.
-        del vision, clip_encoder
         gc.collect()
-        references = writer.file("references.npz", reference.content.to_bytes())
 
         def manifest(verification: VerificationEntry, files: dict[str, FileEntry]) -> Manifest:
             return Manifest(
                 model=ModelEntry(
                     options.name or checkpoint.resolve().name, model.model_type, options.revision, options.licence
                 ),
-                vision=entry,
-                methods=tuple(methods),
-                decoder=decoder,
+                vision=made.vision,
+                methods=made.methods,
+                decoder=made.decoder,
                 prompt=PromptEntry(model.prompt.video_token, model.prompt.video_newline, options.examples),
                 files=files,
                 producer=producer(),
@@ -184,9 +184,115 @@ def export_bundle(
                 verification=verification,
             )
 
-        verification = VerificationEntry(references, frames_source, question)
+        verification = VerificationEntry(REFERENCES, frames_source, question)
         draft = writer.draft(partial(manifest, verification))
-        return writer.finish(partial(manifest, verify_draft(draft, verification, reference, progress)))
+        try:
+            verified = verify_draft(draft, verification, made.reference, progress)
+        except ExportError:
+            parts.clear()  # what differs from torch is nothing to build on
+            raise
+        bundle = writer.finish(partial(manifest, verified))
+        parts.clear()
+        return bundle
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the manifest says of the parts, and what torch makes of the frames."""
+
+    vision: VisionEntry
+    methods: tuple[MethodEntry, ...]
+    decoder: DecoderEntry
+    reference: TorchReference
+
+
+def make_parts(
+    writer: BundleWriter,
+    parts: Parts,
+    graphs: Parts,
+    checkpoint: Path,
+    options: ExportOptions,
+    model: ModelAdapter,
+    compressors: Sequence[Compressor],
+    config: DecoderConfig,
+    frames: np.ndarray,
+    question: str,
+    progress: Callable[[str], None],
+) -> Made:
+    """Every file of the bundle but its manifest: made, or taken over from `parts` and, for compressors, `graphs`."""
+    num_frames = len(frames)
+    progress("reading the vision tower")
+    needs = tuple(need for need in NEEDS if any(need in compressor.spec.needs for compressor in compressors))
+    vision = model.vision(
+        needs,
+        saliency=options.saliency,
+        frame_features=options.frame_features,
+        siglip_head=options.siglip_head,
+    )
+    versions = producer()
+    source = {"versions": versions, "code": package_sha256(), "checkpoint": folder_sha256(checkpoint)}
+    seen = {**source, "needs": needs, "num_frames": num_frames}
+    encoder = parts.take(
+        "encoder",
+        {**seen, "options": without(options, ENCODER_BLIND)},
+        lambda part: write_encoder(part, model, vision, num_frames, options, progress),
+    ).into(writer)
+
+    @cache
+    def clip_encoder() -> ir.Model:
+        progress("tracing the encoder, the whole clip a call")
+        return export_encoder(vision, num_frames)
+
+    shapes = vision.feature_shapes(num_frames)
+    programs = [{"versions": versions, **program_of(compressor, shapes)} for compressor in compressors]
+    for compressor, program in zip(compressors, programs, strict=True):
+        key = f"{compressor.spec.name}-b{compressor.budget}"
+        compressed = graphs.take(
+            f"compressors/{key}", program, partial(write_compressor, compressor, shapes, progress)
+        ).into(writer)
+        if options.fused:
+            parts.take(
+                f"vision/{key}",
+                {**seen, "options": without(options, ENCODER_BLIND), "program": program},
+                partial(write_fused, compressor, clip_encoder, compressed.folder, progress),
+            ).into(writer)
+    decoder = write_decoder(writer, parts, source, model, config, options, progress)
+    progress("writing texts")
+    tokenizer = writer.file("tokenizer.json", tokenizer_json(checkpoint))
+    writer.file("chat_template.jinja", chat_template(checkpoint))
+    writer.file("generation_config.json", generation_config(checkpoint, model.text_config))
+    writer.file("preprocessor_config.json", preprocessor_config(model.preprocessing))
+    ids = prompt_ids(writer.folder, TextCodec(writer.folder / tokenizer), question)
+
+    def write_reference(part: FolderWriter) -> None:
+        progress("computing the reference in torch")
+        TorchReference.compute(model, vision, compressors, frames, ids).write(part)
+
+    asked = {"programs": programs, "prompt_ids": ids, "frames": hashlib.sha256(frames.tobytes()).hexdigest()}
+    held = parts.take("references", {**seen, **asked, "options": without(options, REFERENCE_BLIND)}, write_reference)
+    writer.link(held.folder / REFERENCES, REFERENCES)
+    methods = tuple(method_entry(compressor, config, options) for compressor in compressors)
+    return Made(encoder.entry(VisionEntry), methods, decoder, TorchReference.read(model, held.folder))
+
+
+def without(options: ExportOptions, blind: set[str]) -> dict[str, Any]:
+    """The options a part depends on; a path stands for what is there."""
+    return {entry.name: getattr(options, entry.name) for entry in fields(options) if entry.name not in blind}
+
+
+def program_of(compressor: Compressor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """All that decides a compressor's graph, the libraries' versions aside: no weights are in it."""
+    return {
+        "method": compressor.spec.name,
+        "code": program_sha256(type(compressor)),
+        "config": dict(compressor.config),
+        "budget": compressor.budget,
+        "retention_ratio": compressor.retention_ratio,
+        "grid_width": compressor.grid_width,
+        "tokens_per_frame": compressor.tokens_per_frame,
+        "num_frames": compressor.num_frames,
+        "inputs": {name: shapes[name] for name in compressor.spec.needs if name in shapes},
+    }
 
 
 def plan_bundle(checkpoint: Path, options: ExportOptions) -> ExportPlan:
@@ -253,7 +359,7 @@ def default_positions(model: ModelAdapter, num_frames: int) -> int:
 
 
 def write_encoder(
-    writer: BundleWriter,
+    part: FolderWriter,
     model: ModelAdapter,
     vision: Vision,
     num_frames: int,
@@ -267,7 +373,7 @@ def write_encoder(
     require_contract(graph, "encoder")
     geometry = model.geometry
     return VisionEntry(
-        encoder=write_graph(writer, "encoder.onnx", graph),
+        encoder=write_graph(part, "encoder.onnx", graph),
         num_frames=num_frames,
         tokens_per_frame=geometry.tokens_per_frame,
         grid_height=geometry.grid_height,
@@ -283,41 +389,59 @@ def write_encoder(
     )
 
 
-def write_method(
-    writer: BundleWriter,
-    vision: Vision,
-    clip_encoder: ir.Model | None,
+def graph_name(kind: str, compressor: Compressor) -> str:
+    """A method's graph in a bundle."""
+    return f"{kind}/{compressor.spec.name}-b{compressor.budget}.onnx"
+
+
+def write_compressor(
     compressor: Compressor,
-    config: DecoderConfig,
-    options: ExportOptions,
+    shapes: Mapping[str, tuple[int, ...]],
     progress: Callable[[str], None],
-) -> MethodEntry:
-    """Trace, check and write one method at one budget: standalone, and fused with the encoder."""
-    spec, budget = compressor.spec, compressor.budget
-    name = f"{spec.name}-b{budget}.onnx"
-    progress(f"tracing {spec.name}, {budget} tokens")
-    standalone = export_compressor(compressor, vision.feature_shapes(compressor.num_frames))
-    require_contract(standalone, "compressor")
-    fused = ""
-    if clip_encoder is not None:
-        whole = fuse(clip_encoder, standalone)
-        require_contract(whole, "vision")
-        fused = write_graph(writer, f"vision/{name}", whole)
+    part: FolderWriter,
+) -> None:
+    """Trace, check and write one method at one budget."""
+    progress(f"tracing {compressor.spec.name}, {compressor.budget} tokens")
+    graph = export_compressor(compressor, shapes)
+    require_contract(graph, "compressor")
+    write_graph(part, graph_name("compressors", compressor), graph)
+
+
+def write_fused(
+    compressor: Compressor,
+    clip_encoder: Callable[[], ir.Model],
+    compressed: Path,
+    progress: Callable[[str], None],
+    part: FolderWriter,
+) -> None:
+    """Put a method's finished graph behind the encoder of a whole clip, check and write it."""
+    encoder = clip_encoder()
+    progress(f"fusing {compressor.spec.name}, {compressor.budget} tokens")
+    graph = fuse(encoder, read_graph(compressed, graph_name("compressors", compressor)))
+    require_contract(graph, "vision")
+    write_graph(part, graph_name("vision", compressor), graph)
+
+
+def method_entry(compressor: Compressor, config: DecoderConfig, options: ExportOptions) -> MethodEntry:
+    """What the manifest says of one method at one budget."""
+    spec = compressor.spec
     return MethodEntry(
         name=spec.name,
-        budget=budget,
+        budget=compressor.budget,
         retention_ratio=compressor.retention_ratio,
         needs=spec.needs,
         positions=options.positions or spec.positions,
         config=compressor.config,
-        compressor=write_graph(writer, f"compressors/{name}", standalone),
-        fused=fused,
-        prefill_gflops=prefill_gflops(config, budget),
+        compressor=graph_name("compressors", compressor),
+        fused=graph_name("vision", compressor) if options.fused else "",
+        prefill_gflops=prefill_gflops(config, compressor.budget),
     )
 
 
 def write_decoder(
     writer: BundleWriter,
+    parts: Parts,
+    source: Mapping[str, Any],
     model: ModelAdapter,
     config: DecoderConfig,
     options: ExportOptions,
@@ -325,13 +449,30 @@ def write_decoder(
 ) -> DecoderEntry:
     """Declare, quantize and write the decoder in each weight format, and the embeddings the host gathers."""
     weights = model.decoder_weights()
-    graphs = {}
-    for weight_format in options.weight_formats:
+    depends = {**source, "config": asdict(config), "options": without(options, DECODER_BLIND)}
+
+    def write_graph_in(weight_format: str, part: FolderWriter) -> None:
         progress(f"writing the decoder in {weight_format}")
-        graph = build_decoder(config, weights, weight_format)
-        graphs[weight_format] = write_graph(writer, f"decoder/{weight_format}.onnx", graph)
+        write_graph(part, f"decoder/{weight_format}.onnx", build_decoder(config, weights, weight_format))
+
+    def write_embeddings(part: FolderWriter) -> dict[str, Any]:
+        progress("writing the embeddings")
+        special = model.special_embeddings().items()
+        return {
+            "embeddings": asdict(part.tensor(weights["embed_tokens.weight"].astype(np.float16))),
+            "special_embeddings": {name: asdict(part.tensor(value.astype(np.float32))) for name, value in special},
+        }
+
+    for weight_format in options.weight_formats:
+        own = {**depends, "weight_format": weight_format}
+        parts.take(f"decoder/{weight_format}", own, partial(write_graph_in, weight_format)).into(writer)
+    stored = parts.take("embeddings", depends, write_embeddings).into(writer).record
+
+    def tensor(record: dict[str, Any]) -> TensorEntry:
+        return read_record(TensorEntry, record, "embeddings", ExportError)
+
     return DecoderEntry(
-        graphs=graphs,
+        graphs={weight_format: f"decoder/{weight_format}.onnx" for weight_format in options.weight_formats},
         kv_update="in_place",
         num_layers=config.num_layers,
         num_kv_heads=config.num_kv_heads,
@@ -339,10 +480,8 @@ def write_decoder(
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size,
         max_positions=config.max_positions,
-        embeddings=writer.tensor(weights["embed_tokens.weight"].astype(np.float16)),
-        special_embeddings={
-            name: writer.tensor(value.astype(np.float32)) for name, value in model.special_embeddings().items()
-        },
+        embeddings=tensor(stored["embeddings"]),
+        special_embeddings={name: tensor(record) for name, record in stored["special_embeddings"].items()},
     )
 
 

@@ -121,8 +121,13 @@ def tensor_bytes(graph: ir.Graph) -> dict[tuple[str, str, str], int]:
     return {(name, str(t.dtype), str(t.shape)): t.nbytes for name, t in values if t is not None}
 
 
-def require_room(plan: ExportPlan, output: Path) -> None:
+def require_room(plan: ExportPlan, output: Path, held: int = 0) -> None:
     """Raise unless the bundle fits on the disk it goes to, and its making into this machine's memory.
+
+    Args:
+        plan: What the export takes.
+        output: Where the bundle will stand.
+        held: Bytes of it that are on the disk already.
 
     Raises:
         ExportError: It does not; the message says what is needed and what there is.
@@ -130,7 +135,7 @@ def require_room(plan: ExportPlan, output: Path) -> None:
     folder = output.absolute().parent
     while not folder.exists():
         folder = folder.parent
-    if plan.total_disk_bytes > (free := shutil.disk_usage(folder).free):
+    if plan.total_disk_bytes - held > (free := shutil.disk_usage(folder).free):
         raise ExportError(
             f"the bundle takes {plan.total_disk_bytes / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free: "
             "make room, choose another disk with -o, or leave out weight formats"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import onnx
 import onnx_ir as ir
 
-from edgevtc.bundle import BundleWriter
+from edgevtc.bundle import FolderWriter
 
-__all__ = ["INLINE_BYTES", "write_graph"]
+__all__ = ["INLINE_BYTES", "read_graph", "write_graph"]
 
 #: Smaller tensors stay inside the graph file: shapes, axes, scalars.
 INLINE_BYTES = 1024
 
 
-def write_graph(writer: BundleWriter, name: str, model: ir.Model) -> str:
+def write_graph(writer: FolderWriter, name: str, model: ir.Model) -> str:
     """Write a model as file ``name`` of a bundle.
 
     Initializers are read one at a time, so a model whose tensors load lazily never stands whole in memory. The
@@ -36,3 +39,10 @@ def write_graph(writer: BundleWriter, name: str, model: ir.Model) -> str:
             base_dir=writer.folder,
         )
     return writer.file(name, ir.to_proto(model).SerializeToString())
+
+
+def read_graph(folder: Path, name: str) -> ir.Model:
+    """The model that :func:`write_graph` wrote as file ``name`` of a folder; its tensors are read when used."""
+    model = ir.from_proto(onnx.ModelProto.FromString((folder / name).read_bytes()))
+    ir.external_data.set_base_dir(model.graph, folder)
+    return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgevtc.bundle import Bundle, MethodEntry, VerificationEntry
+from edgevtc.bundle import Bundle, FolderWriter, MethodEntry, VerificationEntry
 from edgevtc.compressors import Compressor
 from edgevtc.decoder.prompt import Rows, assemble
 from edgevtc.errors import ExportError
@@ -24,10 +25,16 @@ from edgevtc.runner import Runner, visual_span
 from edgevtc.video import FrameSampler
 from edgevtc.vision import VisualTokens
 
-__all__ = ["DEFAULT_QUESTION", "TorchReference", "reference_frames", "verify_draft"]
+__all__ = ["DEFAULT_QUESTION", "REFERENCES", "TorchReference", "reference_frames", "verify_draft"]
 
 #: Asked where the recipe gives no examples.
 DEFAULT_QUESTION = "what happens in the video"
+
+#: Files of a reference: the bundle's own, and the default method's tokens, which only the export needs.
+REFERENCES, DEFAULT_TOKENS = "references.npz", "default_tokens.npz"
+
+#: Arrays of the latter.
+VISUAL = ("tokens", "positions", "counts", "assignment")
 
 #: Scene of the synthetic world whose frames are used where no clip is given.
 SCENE_SEED = 1
@@ -56,24 +63,35 @@ class TorchReference:
 
     Args:
         model: The checkpoint.
-        vision: Its vision part, as exported.
-        compressors: As exported; the first is the bundle's default.
-        frames: [T, H, W, 3] uint8.
-        prompt_ids: Token ids of the rendered chat template.
-
-    Attributes:
         content: Of the bundle's reference file.
+        visual: The default method's tokens.
     """
 
+    def __init__(self, model: ModelAdapter, content: References, visual: VisualTokens) -> None:
+        self.content, self._visual = content, visual
+        self._decoder = ReferenceDecoder(model.text_config, model.decoder_weights())
+        self._video_token = model.prompt.video_token_id
+        self._newline = model.special_embeddings()["image_newline"] if model.prompt.video_newline else None
+
+    @classmethod
     @torch.no_grad()
-    def __init__(
-        self,
+    def compute(
+        cls,
         model: ModelAdapter,
         vision: Vision,
         compressors: Sequence[Compressor],
         frames: np.ndarray,
         prompt_ids: Sequence[int],
-    ) -> None:
+    ) -> TorchReference:
+        """Run torch.
+
+        Args:
+            model: The checkpoint.
+            vision: Its vision part, as exported.
+            compressors: As exported; the first is the bundle's default.
+            frames: [T, H, W, 3] uint8.
+            prompt_ids: Token ids of the rendered chat template.
+        """
         # Frame by frame: what a tower needs for many at once is many times what it needs for one.
         parts = [vision(frame[None]) for frame in torch.from_numpy(frames)]
         features = {
@@ -83,29 +101,46 @@ class TorchReference:
         methods = {}
         noise = [perturbed(features, level) for level in NOISE_LEVELS]
         for compressor in reversed(compressors):
-            tokens, positions, counts, assignment = reduce(compressor, features)
+            tokens, positions, counts, assignment, *_ = reduce(compressor, features)
             stability = []
             for other in noise:
-                _, other_positions, _, other_assignment = reduce(compressor, other)
+                _, other_positions, _, other_assignment, *_ = reduce(compressor, other)
                 found = compare_decisions(other_positions, other_assignment, positions, assignment)
                 stability.append((found.overlap, found.agreement))
             key = f"{compressor.spec.name}-b{compressor.budget}"
             methods[key] = MethodReference(positions, assignment, tokens @ projection, np.array(stability, np.float32))
-        self._visual = VisualTokens(tokens, positions, counts, assignment, 0.0)  # the default method's
-        self._decoder = ReferenceDecoder(model.text_config, model.decoder_weights())
-        self._video_token = model.prompt.video_token_id
-        self._newline = model.special_embeddings()["image_newline"] if model.prompt.video_newline else None
         content = References(
             frames=frames,
             features={name: value.numpy() for name, value in features.items()},
             projection=projection,
             methods=methods,
             prompt_ids=np.array(prompt_ids, np.int32),
-            prompt_embeddings=self._decoder.embed(prompt_ids) @ projection,
+            prompt_embeddings=np.empty(0, np.float32),
             logits=np.empty(0, np.float32),
         )
-        rows = decoder_rows(content, self._video_token, self._newline, self._decoder.embed)
-        self.content = replace(content, logits=self._decoder.logits(rows)[0])
+        reference = cls(model, content, VisualTokens(tokens, positions, counts, assignment, 0.0))
+        reference.run_decoder()
+        return reference
+
+    def run_decoder(self) -> None:
+        """Fill in what the decoder makes of the prompt."""
+        embeddings = self._decoder.embed(self.content.prompt_ids.tolist()) @ self.content.projection
+        rows = decoder_rows(self.content, self._video_token, self._newline, self._decoder.embed)
+        self.content = replace(self.content, prompt_embeddings=embeddings, logits=self._decoder.logits(rows)[0])
+
+    def write(self, writer: FolderWriter) -> None:
+        """Write the bundle's reference file, and the default method's tokens beside it."""
+        writer.file(REFERENCES, self.content.to_bytes())
+        stream = io.BytesIO()
+        np.savez(stream, **{name: getattr(self._visual, name) for name in VISUAL})
+        writer.file(DEFAULT_TOKENS, stream.getvalue())
+
+    @classmethod
+    def read(cls, model: ModelAdapter, folder: Path) -> TorchReference:
+        """Read what :meth:`write` wrote."""
+        with np.load(folder / DEFAULT_TOKENS) as stored:
+            visual = VisualTokens(**{name: stored[name] for name in VISUAL}, compress_s=0.0)
+        return cls(model, References.read(folder / REFERENCES), visual)
 
     def answer_margin(self, method: MethodEntry, answer: Sequence[int], stop_ids: Collection[int]) -> float:
         """Smallest lead of an answer's tokens over all others, relative to the largest logit, all the way in torch.
@@ -146,7 +181,7 @@ def perturbed(features: Mapping[str, Tensor], level: float) -> dict[str, Tensor]
 
 
 def reduce(compressor: Compressor, features: Mapping[str, Tensor]) -> list[np.ndarray]:
-    """Tokens, positions, counts and assignment."""
+    """Tokens, positions, counts, assignment and, where the method divides the clip, segments."""
     return [value.numpy() for value in compressor(*(features[name] for name in compressor.spec.needs))]
 
 

@@ -133,7 +133,7 @@ def test_the_answer_margin_is_torchs_lead(tiny_folder):
     model = open_model(tiny_folder)
     frames, _ = reference_frames(model, 2, None)
     compressor = create("uniform", 2, 4, 4, grid_width=2)
-    reference = TorchReference(model, model.vision(("frame_tokens",)), [compressor], frames, [1, 3, 7, 2])
+    reference = TorchReference.compute(model, model.vision(("frame_tokens",)), [compressor], frames, [1, 3, 7, 2])
     method = MethodEntry("uniform", 4, 0.5, ("frame_tokens",), "original", {}, "compressor")
     leads = [reference.answer_margin(method, [token] * 8, {39}) for token in range(39)]
     # Eight times the same token is hardly what torch would say, so every lead is negative, and none is like another.

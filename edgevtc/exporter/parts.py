@@ -1,0 +1,156 @@
+"""Finished parts of an export, each kept under a fingerprint of all that it depends on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgevtc.bundle import BundleWriter, FolderWriter
+from edgevtc.bundle.reader import file_sha256
+from edgevtc.bundle.writer import abandoned
+from edgevtc.errors import ExportError
+from edgevtc.exporter.fingerprint import fingerprint
+from edgevtc.records import read_record
+
+__all__ = ["Part", "Parts", "working_parts"]
+
+#: File of a part's folder: what it holds. A part without one is not finished.
+RECORD = "part.json"
+
+#: Word in the name of the folder beside a bundle in which the parts of its export stand.
+WORKING = "parts"
+
+Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished part.
+
+    Attributes:
+        folder: Holds its files, by the names they have in a bundle.
+        record: What its maker has to say about them, as JSON.
+        files: Name → SHA-256.
+    """
+
+    folder: Path
+    record: Any
+    files: dict[str, str]
+
+    def entry(self, kind: type[Entry]) -> Entry:
+        """The record as an entry of the manifest."""
+        return read_record(kind, self.record, str(self.folder / RECORD), ExportError)
+
+    def into(self, writer: BundleWriter) -> Part:
+        """Make the files a bundle's; returns itself."""
+        for name in self.files:
+            writer.link(self.folder / name, name)
+        return self
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files."""
+        return sum((self.folder / name).stat().st_size for name in self.files)
+
+
+class Parts:
+    """A folder of parts. Each appears whole or not at all, and is taken only with the bytes it was finished with.
+
+    Args:
+        folder: Made with the first part.
+        only_latest: Whether a part that is made anew replaces the ones of its name, or stands beside them.
+        say: Called with a line about each part that is taken over, or is not and why.
+    """
+
+    def __init__(self, folder: Path, *, only_latest: bool, say: Callable[[str], None]) -> None:
+        self.folder, self.only_latest, self._say = folder, only_latest, say
+
+    def take(self, name: str, depends: Mapping[str, Any], make: Callable[[FolderWriter], object]) -> Part:
+        """A part that was finished before, or one that is made now.
+
+        Args:
+            name: Of the part, in words; a `/` is written as `-`.
+            depends: All that decides its content, as JSON; a path stands for what the files there hold.
+            make: Writes its files; what it returns, a manifest's entry or JSON, becomes the part's record.
+
+        Raises:
+            ExportError: The folder cannot be written; and whatever `make` raises.
+        """
+        stem = name.replace("/", "-").replace(" ", "-")
+        folder = self.folder / f"{stem}.{fingerprint(depends)}"
+        if folder.is_dir():
+            if (part := read(folder)) is not None:
+                self._say(f"taking {name} as it was finished before")
+                return part
+            self._say(f"leaving out {name} as it was left before: it is damaged")
+            shutil.rmtree(folder)
+        elif self.only_latest and (others := [*self.folder.glob(f"{stem}.*")]):
+            self._say(f"leaving out {name} as it was left before: model, options or code are others now")
+            for other in others:
+                shutil.rmtree(other)
+        return self._make(folder, make)
+
+    def _make(self, folder: Path, make: Callable[[FolderWriter], object]) -> Part:
+        draft = folder.with_name(f"{folder.name}-{os.getpid()}")
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+        except OSError as error:
+            raise ExportError(f"cannot write to {self.folder} ({error.strerror}): choose another folder") from None
+        try:
+            record = make(FolderWriter(draft))
+            if record is not None and not isinstance(record, dict):
+                record = asdict(record)  # type: ignore[call-overload]  # an entry of the manifest
+            files = {path.relative_to(draft).as_posix(): file_sha256(path) for path in all_files(draft)}
+            (draft / RECORD).write_text(json.dumps({"record": record, "files": files}), encoding="utf-8")
+            if not folder.exists():  # another export may have finished the same meanwhile
+                draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        part = read(folder)
+        assert part is not None  # it was just finished
+        return part
+
+    def size(self) -> int:
+        """Bytes of everything in the folder."""
+        return sum(path.stat().st_size for path in all_files(self.folder))
+
+    def clear(self) -> None:
+        """Remove every part."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def working_parts(output: Path, say: Callable[[str], None]) -> Parts:
+    """The parts of a bundle's export, with those that an interrupted one to the same place has left.
+
+    They stand in a hidden folder beside the bundle and of this process, which others leave alone while it lives.
+    """
+    folder = output.absolute().with_name(f".{output.name}.{WORKING}-{os.getpid()}")
+    if output.absolute().parent.is_dir():
+        for leftover in sorted(abandoned(output, WORKING), key=lambda path: path.stat().st_mtime, reverse=True):
+            if not folder.exists():
+                leftover.rename(folder)
+            elif leftover != folder:
+                shutil.rmtree(leftover, ignore_errors=True)
+    return Parts(folder, only_latest=True, say=say)
+
+
+def read(folder: Path) -> Part | None:
+    """A finished part; None where it is damaged."""
+    try:
+        held = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        part = Part(folder, held["record"], held["files"])
+        intact = all(file_sha256(folder / name) == sha256 for name, sha256 in part.files.items())
+    except (OSError, ValueError, KeyError):
+        return None
+    return part if intact else None
+
+
+def all_files(folder: Path) -> list[Path]:
+    """Files at any depth, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
