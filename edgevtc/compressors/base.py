@@ -44,11 +44,14 @@ class Plan:
         positions: [B] int32 raster indices t·N+n of the output slots, ascending and unique.
         assignment: [T, N] int32 output slot each input went into, −1 where it was dropped.
         extra: Tensors of the method's own that its `apply` needs (weights, masks).
+        segments: [T] int32 index of the segment each frame belongs to, from 0 and rising; None where the clip was
+            not divided.
     """
 
     positions: Tensor
     assignment: Tensor
     extra: dict[str, Tensor] = field(default_factory=dict)
+    segments: Tensor | None = None
 
     def counts(self) -> Tensor:
         """[B] int32 number of inputs folded into each slot; their sum is T·N minus the dropped ones."""
@@ -98,6 +101,8 @@ class Compressor(nn.Module, ABC):
         self.retention_ratio = retention_ratio if retention_ratio is not None else budget / total
         self.grid_width = grid_width or round(tokens_per_frame**0.5)
         self.config = self.spec.configure(self.retention_ratio, config)
+        # With room for every token there is nothing to decide, and no method looks for segments.
+        self.segmented = self.spec.segments and budget < total
 
     @abstractmethod
     def plan(self, features: Features) -> Plan:
@@ -107,12 +112,21 @@ class Compressor(nn.Module, ABC):
     def apply(self, plan: Plan, x: Tensor) -> Tensor:  # type: ignore[override]  # nn.Module.apply maps over submodules; there are none here
         """Reduce x [T, N, D] to [B, D] by a plan; linear in x."""
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Graph form: the inputs named by `spec.needs` → (tokens [B, D], positions, counts, assignment)."""
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what :meth:`forward` gives, in order; `segments` is there where the method divides the clip."""
+        return ("tokens", "positions", "counts", "assignment", *(("segments",) if self.segmented else ()))
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Graph form: the inputs named by `spec.needs` → tokens [B, D], positions, counts, assignment, and segments."""
         named = dict(zip(self.spec.needs, inputs, strict=True))
         features = Features(**{name: sanitize(name, value) for name, value in named.items()})
         plan = self.plan(features)
-        return self.apply(plan, features.frame_tokens), plan.positions, plan.counts(), plan.assignment
+        outputs = self.apply(plan, features.frame_tokens), plan.positions, plan.counts(), plan.assignment
+        if not self.segmented:
+            return outputs
+        assert plan.segments is not None
+        return *outputs, plan.segments
 
 
 def sanitize(name: str, value: Tensor) -> Tensor:

@@ -55,15 +55,16 @@ class FastVID(Compressor):
     def plan(self, features: Features) -> Plan:
         assert features.saliency is not None and features.frame_features is not None
         x = features.frame_tokens.float()
-        if not self.num_anchors or self.budget == self.num_frames * self.tokens_per_frame:
-            salient = self.salient(features.saliency)
-            every = torch.ones_like(salient) if self.budget == salient.numel() else salient
-            return Plan(*raster_slots(every, None, self.budget))
+        salient, total = self.salient(features.saliency), self.num_frames * self.tokens_per_frame
+        if self.budget == total:
+            return Plan(*raster_slots(torch.ones_like(salient), None, total))
         segments = dyseg(features.frame_features, self.config["min_segments"], self.config["segment_threshold"])
+        if not self.num_anchors:
+            return Plan(*raster_slots(salient, None, self.budget), segments=segments.number)
         caps = torch.ceil(segments.length / self.anchor_interval) * self.others_per_frame * segments.start
         shares = apportion(segments.length * segments.start, caps, self.num_anchors)
         counts = anchors_per_frame(segments.segment_sum(shares), segments, self.anchor_interval)
-        return self.merge(x, self.salient(features.saliency), counts, segments)
+        return self.merge(x, salient, counts, segments)
 
     def apply(self, plan: Plan, x: Tensor) -> Tensor:  # type: ignore[override]
         if "merge" not in plan.extra:
@@ -90,4 +91,4 @@ class FastVID(Compressor):
             "merge": merge_matrix(index, absorbs, self.config["merge_weight"], adaptive=True),
             "merged": anchors.reshape(-1).index_select(0, positions),
         }
-        return Plan(positions, assignment, extra)
+        return Plan(positions, assignment, extra, segments.number)

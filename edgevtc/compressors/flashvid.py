@@ -96,7 +96,7 @@ class FlashVID(Compressor):
         segments = dyseg(x.mean(1), self.config["min_segments"], self.config["segment_threshold"])
         selected = self.select(x, features.saliency, segments)
         if not self.num_merged:
-            return Plan(*raster_slots(selected, None, self.budget))
+            return Plan(*raster_slots(selected, None, self.budget), segments=segments.number)
         trees = self.trees(x, selected, segments)
         own = torch.arange(total, dtype=torch.int32, device=x.device)
         roots = (trees.root == own).reshape(selected.shape) & ~selected
@@ -111,7 +111,8 @@ class FlashVID(Compressor):
         target = torch.where(selected, -1, target)
         positions, assignment = raster_slots(selected | chosen, target, self.budget)
         of_root = weight.reshape(-1).index_select(0, trees.root).reshape(selected.shape)
-        return Plan(positions, assignment, {"weight": torch.where(selected, 1.0, of_root)})
+        extra = {"weight": torch.where(selected, 1.0, of_root)}
+        return Plan(positions, assignment, extra, segments.number)
 
     def apply(self, plan: Plan, x: Tensor) -> Tensor:  # type: ignore[override]
         if "weight" not in plan.extra:

@@ -117,7 +117,7 @@ class HoliTom(Compressor):
         if groups is None:
             kept = self._keep(salient, repeated, saliency)
             positions, slot = self._slots(kept, torch.zeros_like(kept))
-            return Plan(positions, slot)
+            return Plan(positions, slot, segments=segments.number)
 
         distance2 = squared_distances(_mix(groups.weights, x))
         bound = groups.clusters if self.neighbours_within_clusters else None
@@ -144,7 +144,7 @@ class HoliTom(Compressor):
             "group": groups.of_token.reshape(-1).index_select(0, positions),
             "is_merged": centre.reshape(-1).index_select(0, positions),
         }
-        return Plan(positions, torch.where(kept, slot, joined.reshape(slot.shape)), extra)
+        return Plan(positions, torch.where(kept, slot, joined.reshape(slot.shape)), extra, segments.number)
 
     def _groups(
         self, segments: Segments, static: Tensor, static_count: Tensor, rest: Tensor, context_count: Tensor

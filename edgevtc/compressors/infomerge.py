@@ -75,7 +75,7 @@ class InfoMerge(Compressor):
         if self.num_anchors:
             anchors, nearest, extra["merge"] = self._merge(x, segments, static, salient, taken)
             kept = salient | anchors
-        return self._slots(kept.reshape(-1), salient.reshape(-1), nearest, extra)
+        return self._slots(kept.reshape(-1), salient.reshape(-1), nearest, extra, segments)
 
     def apply(self, plan: Plan, x: Tensor) -> Tensor:  # type: ignore[override]
         dim = x.shape[-1]
@@ -144,7 +144,9 @@ class InfoMerge(Compressor):
         merge = merge_matrix(index, absorbs, config["merge_weight"], config["merge_weighting"] == "adaptive")
         return anchors, nearest, merge if taken is None else _merge_of_replaced(merge, taken, segments)
 
-    def _slots(self, kept: Tensor, salient: Tensor, nearest: Tensor, extra: dict[str, Tensor]) -> Plan:
+    def _slots(
+        self, kept: Tensor, salient: Tensor, nearest: Tensor, extra: dict[str, Tensor], segments: Segments
+    ) -> Plan:
         """Salient tokens and anchors in raster order; every other token goes where its nearest anchor went."""
         positions = compact(kept, self.budget)
         slot = (prefix_count(kept) - 1).to(torch.int32)
@@ -156,7 +158,7 @@ class InfoMerge(Compressor):
             anchor_slots = slot.index_select(0, compact(kept & ~salient, self.num_anchors))
             merged_into = anchor_slots.index_select(0, nearest.clamp_min(0))
             assignment = torch.where(~kept & (nearest >= 0), merged_into, assignment)
-        return Plan(positions, assignment.reshape(self.num_frames, self.tokens_per_frame), extra)
+        return Plan(positions, assignment.reshape(self.num_frames, self.tokens_per_frame), extra, segments.number)
 
 
 def _merge_of_replaced(merge: Tensor, taken: Tensor, segments: Segments) -> Tensor:

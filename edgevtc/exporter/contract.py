@@ -77,10 +77,12 @@ _REDUCED: _Types = {
     "counts": (ir.DataType.INT32,),
     "assignment": (ir.DataType.INT32,),
 }
+#: Of methods that divide the clip.
+_SEGMENTED: _Types = {**_REDUCED, "segments": (ir.DataType.INT32,)}
 _KINDS = {
-    "vision": Kind(_FRAMES, ("frames",), _REDUCED, tuple(_REDUCED)),
+    "vision": Kind(_FRAMES, ("frames",), _SEGMENTED, tuple(_REDUCED)),
     "encoder": Kind(_FRAMES, ("frames",), _FEATURES, ("frame_tokens",)),
-    "compressor": Kind(_FEATURES, ("frame_tokens",), _REDUCED, tuple(_REDUCED)),
+    "compressor": Kind(_FEATURES, ("frame_tokens",), _SEGMENTED, tuple(_REDUCED)),
 }
 
 #: Kinds of graphs the contract covers: the fused one, the encoder alone, a compressor alone.

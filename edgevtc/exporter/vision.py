@@ -29,16 +29,13 @@ from edgevtc.compressors import Compressor
 from edgevtc.errors import ExportError
 from edgevtc.models import Vision
 
-__all__ = ["COMPRESSOR_OUTPUTS", "FRAMES", "OPSET", "export_compressor", "export_encoder", "export_fused", "fuse"]
+__all__ = ["FRAMES", "OPSET", "export_compressor", "export_encoder", "export_fused", "fuse"]
 
 #: Opset of the traced graphs: the first with Gelu, and within what TensorRT 10.3 and ONNX Runtime 1.23 read.
 OPSET = 20
 
 #: Input of the encoder and of the fused graph.
 FRAMES = "frames"
-
-#: Outputs of the compressor and of the fused graph.
-COMPRESSOR_OUTPUTS = ("tokens", "positions", "counts", "assignment")
 
 
 def export_encoder(vision: Vision, frames_per_call: int, frames_per_slice: int | None = None) -> ir.Model:
@@ -60,7 +57,10 @@ def export_encoder(vision: Vision, frames_per_call: int, frames_per_slice: int |
 def export_compressor(
     compressor: Compressor, shapes: Mapping[str, Sequence[int]], dtype: torch.dtype = torch.float32
 ) -> ir.Model:
-    """Trace a compressor alone: its needs → tokens [B, D], positions [B], counts [B], assignment [T, N], all int32.
+    """Trace a compressor alone: its needs → its outputs.
+
+    They are tokens [B, D], positions [B], counts [B], assignment [T, N] and, where the method divides the clip,
+    segments [T]; all but the tokens int32.
 
     Args:
         compressor: The program.
@@ -75,11 +75,11 @@ def export_compressor(
         name: torch.zeros(*shapes[name], dtype=dtype if name == "frame_tokens" else torch.float32)
         for name in compressor.spec.needs
     }
-    return _trace(_Compressor(compressor), compressor.spec.name, inputs, COMPRESSOR_OUTPUTS)
+    return _trace(_Compressor(compressor), compressor.spec.name, inputs, compressor.outputs)
 
 
 def export_fused(vision: Vision, compressor: Compressor, frames_per_slice: int | None = None) -> ir.Model:
-    """Trace frames [T, H, W, 3] uint8 → tokens [B, D], positions [B], counts [B], assignment [T, N], all int32.
+    """Trace frames [T, H, W, 3] uint8 → the compressor's outputs, see :func:`export_compressor`.
 
     For several compressors behind one encoder, trace each part once and :func:`fuse` them.
 

@@ -179,6 +179,8 @@ class Verifier:
             )
         elif not np.array_equal(counts, np.bincount(assignment[assignment >= 0], minlength=method.budget)):
             reason = "counts do not follow from the assignment"
+        elif "segments" in session.outputs and not is_division(session.output("segments").numpy(), assignment):
+            reason = "segments are no runs of the clip's frames"
         overlaps = decisions.overlap, least_overlap
         return self._check(graph, "tokens", found, self.limit, overlaps=overlaps, reason=reason)
 
@@ -238,6 +240,15 @@ class Verifier:
         return Check(
             part, output, not reason, found.worst, found.mean, found.cosine, tolerance, *overlaps, margin, reason
         )
+
+
+def is_division(segments: np.ndarray, assignment: np.ndarray) -> bool:
+    """Whether segments [T] number runs of the frames of assignment [T, N] from 0 on.
+
+    What follows from where they begin is compared already: positions and assignment.
+    """
+    steps = np.diff(segments, prepend=0)
+    return segments.shape == assignment.shape[:1] and segments[0] == 0 and bool(np.isin(steps, (0, 1)).all())
 
 
 def firmness(expected: MethodReference, noise: float) -> tuple[float, float]:

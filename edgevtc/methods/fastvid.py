@@ -8,6 +8,7 @@ FASTVID = MethodSpec(
     paper="FastVID (NeurIPS 2025), arXiv:2503.11187",
     needs=("frame_tokens", "saliency", "frame_features"),
     positions="original",
+    segments=True,
     parameters={
         "min_segments": Parameter(8, "c: the c−1 least similar neighbours are always cut", low=1),
         "segment_threshold": Parameter(0.9, "τ: neighbours of a lower cosine are cut", low=-1.0, high=1.0),

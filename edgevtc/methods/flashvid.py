@@ -8,6 +8,7 @@ FLASHVID = MethodSpec(
     paper="FlashVID (ICLR 2026), arXiv:2602.08024",
     needs=("frame_tokens", "saliency"),
     positions="contiguous",
+    segments=True,
     parameters={
         "min_segments": Parameter(8, "the least similar neighbours are cut into at least so many segments", low=1),
         "segment_threshold": Parameter(

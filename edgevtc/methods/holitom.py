@@ -8,6 +8,7 @@ HOLITOM = MethodSpec(
     paper="HoliTom (NeurIPS 2025), arXiv:2505.21334",
     needs=("frame_tokens", "saliency"),
     positions="contiguous",
+    segments=True,
     parameters={
         "threshold": Parameter(0.8, "τ: a position is static where neighbours' cosine is above it", low=-1.0, high=1.0),
         "merge_weight": Parameter(0.6, "β: weight of a centre in its merged token", low=0.0, high=1.0),

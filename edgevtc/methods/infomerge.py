@@ -8,6 +8,7 @@ INFOMERGE = MethodSpec(
     paper="InfoMerge, arXiv:2606.02161",
     needs=("frame_tokens", "saliency", "frame_features"),
     positions="original",
+    segments=True,
     parameters={
         "min_segments": Parameter(8, "c: the c−1 least similar neighbours are always cut", low=1),
         "segment_threshold": Parameter(0.9, "τ_seg: neighbours of a lower cosine are cut", low=-1.0, high=1.0),

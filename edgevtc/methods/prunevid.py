@@ -7,6 +7,7 @@ PRUNEVID = MethodSpec(
     summary="clusters the frames into windows, merges static tokens over each, clusters all tokens in space",
     paper="PruneVid (ACL Findings 2025), arXiv:2412.16117",
     positions="original",
+    segments=True,
     parameters={
         "temporal_ratio": Parameter(0.25, "clusters of frames for each frame of the clip", low=0.0, high=1.0),
         "threshold": Parameter(

@@ -71,6 +71,7 @@ class MethodSpec:
         paper: Title and identifier, or "" for a baseline.
         needs: Graph inputs in order, from :data:`NEEDS`; ``frame_tokens`` is always the first.
         positions: Position mode of the published method.
+        segments: Whether it divides the clip into runs of frames, which its graph then gives as an output.
         parameters: Hyper-parameters by name.
         by_retention: Retention ratio → parameter values of the paper's table; the nearest row is used.
     """
@@ -80,6 +81,7 @@ class MethodSpec:
     paper: str = ""
     needs: tuple[str, ...] = ("frame_tokens",)
     positions: str = "original"
+    segments: bool = False
     parameters: Mapping[str, Parameter] = field(default_factory=lambda: MappingProxyType({}))
     by_retention: Mapping[float, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -15,6 +15,9 @@ pytestmark = pytest.mark.export
 
 METHODS = sorted(builtin_methods())
 
+#: Name → hyper-parameters.
+PARAMETERS = {name: spec.parameters for name, spec in builtin_methods().items()}
+
 KINDS = ["scenes", "noise", "identical", "zero", "flat", "damaged"]
 
 # T, N, B, kind of clip.
@@ -49,9 +52,9 @@ def plan(compressor: Compressor, features: dict[str, np.ndarray]) -> Plan:
 def examine(compressor: Compressor, features: dict[str, np.ndarray]) -> None:
     frames, size, dim = features["frame_tokens"].shape
     with torch.no_grad():
-        tokens, positions, counts, assignment = compressor(*inputs(compressor, features))
+        outputs = compressor(*inputs(compressor, features))
         again = compressor(*inputs(compressor, features))
-    budget = compressor.budget
+    budget, (tokens, positions, counts, assignment, *segments) = compressor.budget, outputs
     assert tokens.shape == (budget, dim) and torch.isfinite(tokens).all()
     assert positions.dtype == counts.dtype == assignment.dtype == torch.int32
     assert positions.shape == counts.shape == (budget,) and assignment.shape == (frames, size)
@@ -59,7 +62,12 @@ def examine(compressor: Compressor, features: dict[str, np.ndarray]) -> None:
     assert assignment.min() >= -1 and assignment.max() < budget
     assert torch.equal(assignment.reshape(-1)[positions.long()], torch.arange(budget, dtype=torch.int32))
     assert counts.min() >= 1 and counts.sum() == (assignment >= 0).sum()
-    assert all(torch.equal(a, b) for a, b in zip((tokens, positions, counts, assignment), again, strict=True))
+    assert len(compressor.outputs) == len(outputs)
+    assert ("segments" in compressor.outputs) == (compressor.spec.segments and budget < frames * size)
+    for index in segments:
+        assert index.dtype == torch.int32 and index.shape == (frames,) and index[0] == 0
+        assert set((index[1:] - index[:-1]).tolist()) <= {0, 1}
+    assert all(torch.equal(a, b) for a, b in zip(outputs, again, strict=True))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -97,6 +105,16 @@ def test_the_whole_budget_is_the_identity(method, make_clip):
     tokens, positions, counts, _ = compressor(*inputs(compressor, features))
     np.testing.assert_array_equal(tokens, features["frame_tokens"].reshape(36, 8))
     assert positions.tolist() == list(range(36)) and counts.tolist() == [1] * 36
+
+
+@pytest.mark.parametrize("method", [name for name, spec in builtin_methods().items() if spec.segments])
+def test_a_cut_that_cannot_be_missed_begins_a_segment(method, make_clip):
+    features = make_clip((8, 9, 16), "identical")
+    features["frame_tokens"][4:] *= -1
+    features["frame_features"][4:] *= -1
+    compressor = create(method, 8, 9, 20, **({"min_segments": 1} if "min_segments" in PARAMETERS[method] else {}))
+    *_, segments = compressor(*inputs(compressor, features))
+    assert segments.tolist() == [0] * 4 + [1] * 4
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,9 +12,10 @@ import torch
 from tiny_checkpoint import build_model, random_frames, write_checkpoint
 
 from edgevtc.compressors import Compressor, Features, Plan, create
+from edgevtc.compressors.blocks.segments import segments_from_cuts
 from edgevtc.errors import ExportError
 from edgevtc.exporter.contract import check_graph
-from edgevtc.exporter.vision import COMPRESSOR_OUTPUTS, export_compressor, export_encoder, export_fused
+from edgevtc.exporter.vision import export_compressor, export_encoder, export_fused
 from edgevtc.methods import MethodSpec
 from edgevtc.models import Vision, open_model
 
@@ -37,6 +38,17 @@ class MostSalient(Compressor):
 
     def apply(self, plan: Plan, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         return x.reshape(-1, x.shape[-1])[plan.positions.long()]
+
+
+class MostSalientInSegments(MostSalient):
+    """Begins a segment wherever the saliency rises."""
+
+    spec = MethodSpec("in-segments", "for tests", needs=("frame_tokens", "saliency"), segments=True)
+
+    def plan(self, features: Features) -> Plan:
+        assert features.saliency is not None
+        plan, level = super().plan(features), features.saliency.amax(1)
+        return Plan(plan.positions, plan.assignment, segments=segments_from_cuts(level[1:] > level[:-1]).number)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +95,7 @@ def test_streamed_encoder_and_compressor_equal_the_fused_graph(
     vision: Vision, encoder: ir.Model, fused: ir.Model, tmp_path: Path
 ) -> None:
     standalone = export_compressor(MostSalient(T, N, B), vision.feature_shapes(T))
-    assert list(interface(standalone)) == ["frame_tokens", "saliency", *COMPRESSOR_OUTPUTS]
+    assert list(interface(standalone)) == ["frame_tokens", "saliency", *MostSalient(T, N, B).outputs]
     assert check_graph(standalone, "compressor") == []
     assert interface(fused) == {
         "frames": ("UINT8", [T, 32, 32, 3]),
@@ -105,6 +117,24 @@ def test_streamed_encoder_and_compressor_equal_the_fused_graph(
     expected = MostSalient(T, N, B)(*vision(frames)[:2])
     np.testing.assert_array_equal(whole["positions"], expected[1].numpy())
     np.testing.assert_allclose(whole["tokens"], expected[0].numpy(), rtol=0, atol=2e-5)
+
+
+def test_segments_are_an_output_of_methods_that_divide_the_clip(
+    vision: Vision, encoder: ir.Model, tmp_path: Path
+) -> None:
+    compressor = MostSalientInSegments(T, N, B)
+    standalone, fused = export_compressor(compressor, vision.feature_shapes(T)), export_fused(vision, compressor)
+    assert check_graph(standalone, "compressor") == check_graph(fused, "vision") == []
+    assert interface(standalone)["segments"] == interface(fused)["segments"] == ("INT32", [T])
+    frames = random_frames(T, 32)
+    parts = [run(encoder, tmp_path, {"frames": part.numpy()}) for part in frames.split(3)]
+    features = {name: np.concatenate([part[name] for part in parts]) for name in ("frame_tokens", "saliency")}
+    streamed = run(standalone, tmp_path, features)["segments"]
+    level = features["saliency"].max(1)
+    np.testing.assert_array_equal(streamed, np.cumsum([0, *(level[1:] > level[:-1])]))
+    np.testing.assert_array_equal(run(fused, tmp_path, {"frames": frames.numpy()})["segments"], streamed)
+    # With room for every token nothing is decided.
+    assert "segments" not in interface(export_compressor(MostSalientInSegments(T, N, T * N), vision.feature_shapes(T)))
 
 
 def test_slicing_the_tower_changes_the_graph_and_not_the_tokens(
@@ -159,7 +189,7 @@ def test_a_plan_blind_to_the_video_is_a_constant_output(
     assert not any(output.is_initializer() for output in graph.graph.outputs)
     tokens = torch.randn(T, N, 32)
     given = run(graph, tmp_path, {"frame_tokens": tokens.numpy()})
-    for name, expected in zip(COMPRESSOR_OUTPUTS, compressor(tokens), strict=True):
+    for name, expected in zip(compressor.outputs, compressor(tokens), strict=True):
         np.testing.assert_array_equal(given[name], expected.numpy(), err_msg=name)
 
 

@@ -15,7 +15,7 @@ from edgevtc.bundle import Bundle
 from edgevtc.cli import main
 from edgevtc.errors import BundleError
 from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References
-from edgevtc.measure.verify import Verifier, firmness
+from edgevtc.measure.verify import Verifier, firmness, is_division
 
 
 def failures(folder: Path) -> dict[str, str]:
@@ -226,3 +226,12 @@ def test_an_unknown_device_is_refused(pristine, tmp_path, capsys):
     folder = shutil.copytree(pristine, tmp_path / "bundle")
     assert main(["verify", str(folder), "--device", "abacus"]) == 1
     assert "one of: cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("segments", "valid"),
+    [([0, 0, 1, 2], True), ([0, 0, 0, 0], True), ([1, 1, 2, 2], False), ([0, 2, 2, 3], False), ([0, 1, 0, 1], False)],
+)
+def test_segments_are_runs_of_frames(segments, valid):
+    assert is_division(np.array(segments, np.int32), np.zeros((4, 9), np.int32)) == valid
+    assert not is_division(np.array(segments, np.int32), np.zeros((5, 9), np.int32))

@@ -37,6 +37,11 @@ class Segments:
         """Number of segments, 0-d float32."""
         return self.start.sum()
 
+    @property
+    def number(self) -> Tensor:
+        """[T] int32 number of the segment, as a plan gives it."""
+        return self.index.to(torch.int32)
+
     def segment_sum(self, x: Tensor) -> Tensor:
         """Sum of x [T, ...] over each frame's segment, [T, ...]."""
         return (self.same.to(x.dtype) @ x.reshape(x.shape[0], -1)).reshape(x.shape)
