@@ -30,7 +30,7 @@ class Form:
     @property
     def length(self) -> str:
         """The slice of clip lengths it belongs to."""
-        return "up to 6 s" if self.seconds <= 6 else "8 to 10 s" if self.seconds <= 10 else "20 to 60 s"
+        return "4 to 6 s" if self.seconds <= 6 else "8 to 10 s" if self.seconds <= 10 else "20 to 60 s"
 
 
 #: Video i has form i modulo their number: 16 to 600 frames, square and oblong, also much longer than a model's frames.

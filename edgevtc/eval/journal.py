@@ -92,7 +92,7 @@ class Journal:
         self.records: dict[int, ClipRecord] = {}
         path = self.folder / ARGUMENTS
         if arguments is None and not path.is_file():
-            raise ConfigError(f"{self.folder} holds no run to report on: make one with edgevtc eval --out {self.folder}")
+            raise ConfigError(f"{self.folder} holds no run: make one with edgevtc eval --out {self.folder}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.folder / RECORDS, "a+b")  # noqa: SIM115 - closed by close
@@ -173,7 +173,7 @@ def refuse_others(folder: Path, found: RunArguments, wanted: RunArguments) -> No
         what = _WORDS.get(entry.name, entry.name)
         values = f" ({there}, now {here})" if len(f"{there}{here}") < 80 else ""
         raise ConfigError(
-            f"{folder} holds a run with another {what}{values}: give the arguments it was started with, or another --out"
+            f"{folder} holds a run with another {what}{values}: give the arguments it began with, or another --out"
         )
 
 

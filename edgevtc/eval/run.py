@@ -122,9 +122,7 @@ def evaluate(
     return journal
 
 
-def in_this_process(
-    evaluation: Evaluation, folder: Path, videos: Sequence[int], jobs: int
-) -> Iterator[ClipRecord]:
+def in_this_process(evaluation: Evaluation, folder: Path, videos: Sequence[int], jobs: int) -> Iterator[ClipRecord]:
     """Records one after another."""
     if videos:
         examiner = evaluation.examiner(folder)
