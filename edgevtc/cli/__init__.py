@@ -16,6 +16,7 @@ COMMANDS = {
     "ask": ("ask", "Ask"),
     "export": ("export", "Export"),
     "verify": ("verify", "Verify"),
+    "eval": ("eval", "Eval"),
     "inspect": ("inspect", "Inspect"),
     "view": ("view", "View"),
     "doctor": ("doctor", "Doctor"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from edgevtc.eval.examiner import FULL
 from edgevtc.eval.report import CellResult, Report
 from edgevtc.eval.svg import Drawing, Point, Scale, spread
+from edgevtc.eval.world_scores import Score
 
 __all__ = ["FIGURES", "FLOORS", "HIGHLIGHTS", "by_method", "by_retention", "by_ttft"]
 
@@ -17,7 +18,7 @@ HIGHLIGHTS = {"infomerge": "first", "holitom": "second", "ustc": "third"}
 FLOORS = ("uniform", "frames", "random")
 
 WIDTH, HEIGHT = 760, 600
-LEFT, RIGHT, TOP, BOTTOM = 62, 118, 62, 54
+LEFT, RIGHT, TOP, BOTTOM = 54, 138, 62, 54
 #: Room between names, for the names of all methods and for the few and larger ones of a narrow page.
 GAP, NARROW_GAP = 16.0, 27.0
 
@@ -46,11 +47,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def accuracy_scale(report: Report, start: float, end: float) -> Scale:
+def accuracy_scale(report: Report, start: float, end: float, controls: Sequence[Score] = ()) -> Scale:
     """Accuracy from the lowest interval to the highest, in whole tens of percent."""
-    scores = [report.blind, report.shuffled_video, *(result.accuracy for result in report.cells)]
-    low, high = min(s.low for s in scores), max(s.high for s in scores)
-    return Scale(math.floor(low * 10) / 10, max(math.ceil(high * 10) / 10, math.floor(low * 10) / 10 + 0.1), start, end)
+    scores = [*controls, *(result.accuracy for result in report.cells)]
+    low = math.floor(10 * min(score.low for score in scores))
+    high = math.ceil(10 * max(score.high for score in scores))
+    return Scale(low / 10, max(high, low + 1) / 10, start, end)
 
 
 def by_retention(report: Report) -> str:
@@ -95,7 +97,7 @@ def round_values(low: float, high: float) -> list[float]:
 
 def draw(drawing: Drawing, report: Report, where: Where, ticks: Sequence[tuple[float, str]], label: str) -> None:
     """Axes, the lines of all methods, and their names at the right."""
-    up = accuracy_scale(report, HEIGHT - BOTTOM, TOP)
+    up = accuracy_scale(report, HEIGHT - BOTTOM, TOP, (report.blind, report.shuffled_video))
     right = WIDTH - RIGHT
     drawing.text((16, 28), f"{label_of(report)}", "title")
     axes(drawing, up, ticks, label)
@@ -152,7 +154,7 @@ def axes(drawing: Drawing, up: Scale, ticks: Sequence[tuple[float, str]], label:
         shown = "faint" if len(tens) < 7 or ten % 2 == 0 else "faint wide"
         drawing.text((LEFT - 8, y + 5), str(10 * ten), shown, "end")
     last = {"wide": -math.inf, "narrow": -math.inf}
-    for x, text in ticks:
+    for x, text in sorted(ticks):
         drawing.line([(x, up.start), (x, up.end)], "grid")
         for page, room in (("wide", 22), ("narrow", 44)):
             if x - last[page] >= room:
@@ -199,7 +201,7 @@ def by_method(report: Report) -> str:
     for place, method in enumerate(order):
         left, above = 16 + width * (place % columns), heading + height * (place // columns)
         across = Scale(ratios[0], min(ratios[-1], 0.99 * ratios[0]), left + 24, left + width - 26, log=True)
-        up = accuracy_scale(report, above + height - 32, above + 26)
+        up = accuracy_scale(report, above + height - 34, above + 30)
         panel(drawing, report, lines, method, across, up)
     return drawing.svg()
 
@@ -208,7 +210,7 @@ def panel(
     drawing: Drawing, report: Report, lines: dict[str, list[CellResult]], method: str, across: Scale, up: Scale
 ) -> None:
     """One method before the others."""
-    drawing.text((across.start - 24, up.end - 8), method, "name")
+    drawing.text((across.start - 24, up.end - 10), method, "name")
     for level in (up.low, up.high):
         drawing.line([(across.start, up(level)), (across.end, up(level))], "grid")
         drawing.text((across.start - 4, up(level) + 4), f"{100 * level:.0f}", "small faint wide", "end")
@@ -224,7 +226,7 @@ def panel(
     drawing.line([(across.start, level), (across.end, level)], "line full", tooltip(full))
     for other, results in lines.items():
         if other != method:
-            drawing.line(points(results), "line minor", other)
+            drawing.line(points(results), "line minor back-line", other)
     kind = HIGHLIGHTS.get(method, "floor" if method in FLOORS else "first")
     drawing.area(points(lines[method], highest), points(lines[method], lowest), f"{kind} area")
     drawing.line(points(lines[method]), f"line {kind}", method)

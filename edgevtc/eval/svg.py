@@ -47,6 +47,7 @@ STYLE = (
     "text.first,text.second,text.third,text.name{font-weight:600}"
     ".line{fill:none;stroke-width:1.2;stroke-linejoin:round} .grid{fill:none;stroke-width:1}"
     ".first.line,.second.line,.third.line{stroke-width:3} .floor.line{stroke-width:1.8} .full.line{stroke-width:1.5}"
+    ".line.back-line{stroke-width:1;opacity:.55}"
     ".line.leader{stroke-width:.8;opacity:.55} .line.whisker{stroke-width:1.2;opacity:.8}"
     ".area{opacity:.16} .uniform{stroke-dasharray:7 4} .frames{stroke-dasharray:2 3} .random{stroke-dasharray:9 3 2 3}"
     ".halo{paint-order:stroke;stroke-width:4px;stroke-linejoin:round} .narrow{display:none}"
