@@ -49,6 +49,9 @@ class VisionEntry:
         saliency: Source of the saliency output, `siglip_head` or `siglip_last_mean`.
         frame_features: Source of the frame descriptors, `siglip_head` or `mean`.
         dtype: Floating type of the graph's outputs.
+        compute_dtype: Of the big products inside vision graphs: float32 or float16.
+        weight_format: Of the encoder's products: float, as `compute_dtype` says, or w8a8.
+        calibration: Clips that the scales of a w8a8 encoder were measured on.
     """
 
     encoder: str
@@ -64,6 +67,9 @@ class VisionEntry:
     saliency: str
     frame_features: str
     dtype: str
+    compute_dtype: str = "float32"
+    weight_format: str = "float"
+    calibration: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import io
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -33,6 +34,7 @@ from edgevtc.bundle import (
 from edgevtc.compressors import Compressor, create
 from edgevtc.decoder.text import TextCodec
 from edgevtc.errors import ConfigError, ExportError, choices
+from edgevtc.exporter.calibrate import calibration_clips, calibration_frames, largest_activations
 from edgevtc.exporter.contract import require_contract
 from edgevtc.exporter.decoder import WEIGHT_FORMATS, build_decoder
 from edgevtc.exporter.decoder_config import DecoderConfig
@@ -40,6 +42,8 @@ from edgevtc.exporter.fingerprint import folder_sha256, package_sha256, program_
 from edgevtc.exporter.flops import FLOPS_CONVENTION, prefill_gflops
 from edgevtc.exporter.parts import Parts, working_parts
 from edgevtc.exporter.plan import ExportPlan, plan_export, require_room
+from edgevtc.exporter.precision import DTYPES, to_float16
+from edgevtc.exporter.quantize_encoder import ENCODER_FORMATS, quantize_encoder
 from edgevtc.exporter.store import read_graph, write_graph
 from edgevtc.exporter.text import chat_template, generation_config, preprocessor_config, tokenizer_json
 from edgevtc.exporter.verify import DEFAULT_QUESTION, REFERENCES, TorchReference, reference_frames, verify_draft
@@ -60,10 +64,16 @@ PRODUCERS = ("torch", "transformers", "onnx", "onnxscript", "onnx-ir")
 #: Options that a part does not depend on; it is made again where any other has changed.
 _LABELS = {"name", "revision", "licence", "positions"}
 ENCODER_BLIND = _LABELS | {"methods", "retention_ratios", "parameters", "weight_formats", "max_positions", "fused"}
-ENCODER_BLIND |= {"examples", "clip"}
+ENCODER_BLIND |= {"examples", "clip", "calibrate"}
 DECODER_BLIND = _LABELS | {"methods", "retention_ratios", "parameters", "weight_formats", "fused", "examples", "clip"}
 DECODER_BLIND |= {"num_frames", "frames_per_call", "saliency", "frame_features", "siglip_head"}
+DECODER_BLIND |= {"dtype", "encoder_format", "calibrate"}
 REFERENCE_BLIND = _LABELS | {"weight_formats", "max_positions", "fused", "examples", "clip", "frames_per_call"}
+REFERENCE_BLIND |= {"dtype", "encoder_format", "calibrate"}
+CALIBRATION_BLIND = ENCODER_BLIND | {"num_frames", "frames_per_call", "dtype", "encoder_format"}
+
+#: File of a calibration: weight → largest magnitude of each input channel.
+CALIBRATION = "calibration.npz"
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,10 @@ class ExportOptions:
         siglip_head: SigLIP checkpoint to take the pooling head from.
         max_positions: Rows of the decoder's rotary table; the visual tokens and 2,048 more where None.
         fused: Whether to write the graphs from frames to tokens beside the encoder and the compressors.
+        dtype: float32 or float16, of the vision graphs' big products; all else stays float32.
+        encoder_format: Of the encoder's products: float, as `dtype` says, or w8a8.
+        calibrate: Clips, and folders of clips, that the scales of a w8a8 encoder are measured on; scenes of the
+            synthetic world where empty, which only the model in the package may be.
         name: Name of the model in the manifest; the folder's where empty.
         revision: Of the checkpoint.
         licence: Of the weights.
@@ -102,6 +116,9 @@ class ExportOptions:
     siglip_head: Path | None = None
     max_positions: int | None = None
     fused: bool = True
+    dtype: str = "float32"
+    encoder_format: str = "float"
+    calibrate: tuple[Path, ...] = ()
     name: str = ""
     revision: str = ""
     licence: str = ""
@@ -112,6 +129,8 @@ class ExportOptions:
         for values, valid, what in (
             (self.weight_formats, WEIGHT_FORMATS, "weight format"),
             ((self.positions,) if self.positions else (), POSITION_MODES, "position mode"),
+            ((self.dtype,), DTYPES, "dtype"),
+            ((self.encoder_format,), ENCODER_FORMATS, "encoder format"),
         ):
             for value in values:
                 if value not in valid:
@@ -120,6 +139,8 @@ class ExportOptions:
             raise ConfigError("an export needs at least one method, one retention ratio and one weight format")
         if unused := set(self.parameters) - set(self.methods):
             raise ConfigError(f"parameters are set for {min(unused)}, which is not exported: {choices(self.methods)}")
+        if self.calibrate and self.encoder_format == "float":
+            raise ConfigError("clips to calibrate on are given, and no encoder to quantize: add --encoder-format w8a8")
 
 
 def export_bundle(
@@ -232,28 +253,50 @@ def make_parts(
     versions = producer()
     source = {"versions": versions, "code": package_sha256(), "checkpoint": folder_sha256(checkpoint)}
     seen = {**source, "needs": needs, "num_frames": num_frames}
+    clips = calibration_clips(checkpoint, options.calibrate) if options.encoder_format == "w8a8" else []
+    encoded = {**seen, "options": without(options, ENCODER_BLIND), "clips": clips}
+
+    @cache
+    def largest() -> dict[str, np.ndarray]:
+        def measure(part: FolderWriter) -> None:
+            progress("calibrating the encoder")
+            stream = io.BytesIO()
+            np.savez(stream, **largest_activations(vision, calibration_frames(model, clips)))  # type: ignore[arg-type]
+            part.file(CALIBRATION, stream.getvalue())
+
+        seen = {**source, "options": without(options, CALIBRATION_BLIND), "clips": clips}
+        with np.load(parts.take("calibration", seen, measure).folder / CALIBRATION) as stored:
+            return dict(stored)
+
+    def trace(frames_per_call: int) -> ir.Model:
+        graph = export_encoder(vision, frames_per_call)
+        if options.encoder_format == "w8a8":
+            graph = quantize_encoder(graph, largest())
+        return to_float16(graph) if options.dtype == "float16" else graph
+
     encoder = parts.take(
         "encoder",
-        {**seen, "options": without(options, ENCODER_BLIND)},
-        lambda part: write_encoder(part, model, vision, num_frames, options, progress),
+        encoded,
+        lambda part: write_encoder(part, trace, model, vision, num_frames, clips, options, progress),
     ).into(writer)
 
     @cache
     def clip_encoder() -> ir.Model:
         progress("tracing the encoder, the whole clip a call")
-        return export_encoder(vision, num_frames)
+        return trace(num_frames)
 
     shapes = vision.feature_shapes(num_frames)
     programs = [{"versions": versions, **program_of(compressor, shapes)} for compressor in compressors]
-    for compressor, program in zip(compressors, programs, strict=True):
+    typed = [{**program, "dtype": options.dtype} for program in programs]
+    for compressor, program in zip(compressors, typed, strict=True):
         key = f"{compressor.spec.name}-b{compressor.budget}"
         compressed = graphs.take(
-            f"compressors/{key}", program, partial(write_compressor, compressor, shapes, progress)
+            f"compressors/{key}", program, partial(write_compressor, compressor, shapes, options.dtype, progress)
         ).into(writer)
         if options.fused:
             parts.take(
                 f"vision/{key}",
-                {**seen, "options": without(options, ENCODER_BLIND), "program": program},
+                {**encoded, "program": program},
                 partial(write_fused, compressor, clip_encoder, compressed.folder, progress),
             ).into(writer)
     decoder = write_decoder(writer, parts, source, model, config, options, progress)
@@ -309,6 +352,8 @@ def prepare(
     checkpoint: Path, options: ExportOptions
 ) -> tuple[ModelAdapter, list[Compressor], DecoderConfig, ExportPlan]:
     """All that is decided before a weight is read; it finds what is wrong."""
+    if options.encoder_format == "w8a8":
+        calibration_clips(checkpoint, options.calibrate)
     model = open_model(checkpoint)
     num_frames = options.num_frames or model.geometry.num_frames
     compressors = plan_compressors(model, num_frames, options)
@@ -360,16 +405,18 @@ def default_positions(model: ModelAdapter, num_frames: int) -> int:
 
 def write_encoder(
     part: FolderWriter,
+    trace: Callable[[int], ir.Model],
     model: ModelAdapter,
     vision: Vision,
     num_frames: int,
+    clips: Sequence[Path],
     options: ExportOptions,
     progress: Callable[[str], None],
 ) -> VisionEntry:
     """Trace, check and write the encoder."""
     frames_per_call = divisor_up_to(num_frames, options.frames_per_call)
     progress(f"tracing the encoder, {frames_per_call} frames a call")
-    graph = export_encoder(vision, frames_per_call)
+    graph = trace(frames_per_call)
     require_contract(graph, "encoder")
     geometry = model.geometry
     return VisionEntry(
@@ -386,6 +433,9 @@ def write_encoder(
         saliency=options.saliency if "saliency" in vision.outputs else "",
         frame_features=options.frame_features if "frame_features" in vision.outputs else "",
         dtype="float32",
+        compute_dtype=options.dtype,
+        weight_format=options.encoder_format,
+        calibration=tuple(clip.name for clip in clips),
     )
 
 
@@ -397,12 +447,14 @@ def graph_name(kind: str, compressor: Compressor) -> str:
 def write_compressor(
     compressor: Compressor,
     shapes: Mapping[str, tuple[int, ...]],
+    dtype: str,
     progress: Callable[[str], None],
     part: FolderWriter,
 ) -> None:
     """Trace, check and write one method at one budget."""
     progress(f"tracing {compressor.spec.name}, {compressor.budget} tokens")
     graph = export_compressor(compressor, shapes)
+    graph = to_float16(graph) if dtype == "float16" else graph
     require_contract(graph, "compressor")
     write_graph(part, graph_name("compressors", compressor), graph)
 
