@@ -16,7 +16,7 @@ import edgevtc
 from edgevtc.errors import BundleError
 from edgevtc.extras import EXTRA_OF
 
-__all__ = ["MISSING", "OK", "PROBLEM", "Check", "can_run", "check_all", "cpu_features", "cpu_limit"]
+__all__ = ["MISSING", "OK", "PROBLEM", "Check", "can_run", "check_all", "cpu_features", "cpu_limit", "machine_name"]
 
 OK, MISSING, PROBLEM = "ok", "missing", "problem"
 
@@ -220,6 +220,12 @@ def cpu_limit(cpu_max: str) -> float | None:
     """Processors a cgroup may use, from the text of cpu.max (quota and period in µs); None without a limit."""
     parts = cpu_max.split()
     return int(parts[0]) / int(parts[1]) if len(parts) == 2 and all(part.isdigit() for part in parts) else None
+
+
+def machine_name() -> str:
+    """Host, architecture and processor: what measured times hold for."""
+    model, _ = cpu_features(read(Path("/proc/cpuinfo")))
+    return ", ".join(part for part in (platform.node(), platform.machine(), model) if part)
 
 
 def version(distribution: str) -> str:

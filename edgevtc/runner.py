@@ -3,97 +3,55 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from edgevtc.backends import create_backend
+from edgevtc.adaptive import AUTO, by_budget, margin_threshold
+from edgevtc.answer import Answer
 from edgevtc.bundle import Bundle, MethodEntry
-from edgevtc.decoder.generator import Generator
-from edgevtc.decoder.prompt import VisualSpan, assemble
-from edgevtc.decoder.sampling import Sampler, SamplingConfig
-from edgevtc.decoder.text import ChatTemplate, Message, TextCodec, question_text
-from edgevtc.errors import BundleError, ConfigError, choices
+from edgevtc.decoder.prompt import VisualSpan
+from edgevtc.decoder.sampling import MarginSampler, SamplingConfig
+from edgevtc.decoder.text import Message, question_text
+from edgevtc.errors import ConfigError
+from edgevtc.latency import Latency
+from edgevtc.loaded import LoadedBundle
 from edgevtc.methods import budget_for
 from edgevtc.video import FrameSampler
-from edgevtc.vision import EncodedVideo, VisionPipeline, VisualTokens
+from edgevtc.vision import EncodedVideo, VisualTokens, visual_span
 
-__all__ = ["Answer", "Runner", "VideoSession"]
-
-#: Length of an answer where neither the caller nor the checkpoint sets one.
-DEFAULT_MAX_TOKENS = 256
+__all__ = ["Answer", "AnswerStream", "Runner", "VideoSession", "select_method"]
 
 
-@dataclass
-class Answer:
-    """An answer with the account of its making. All times are seconds of wall time.
-
-    Attributes:
-        question: As asked.
-        answer: The text.
-        method: Compression method.
-        tokens_kept: B, visual tokens the decoder saw.
-        tokens_total: T·N, visual tokens before compression.
-        tokens_generated: Length of the answer in tokens.
-        finish_reason: `stop` (the model ended it) or `length` (`max_tokens` did).
-        frames_s: Reading, decoding and resizing frames; runs beside `encode_s`.
-        encode_s: Vision encoder.
-        compress_s: Compressor.
-        prefill_s: Decoder over the part of the prompt that was not in its cache yet.
-        prefill_tokens: Length of that part.
-        generate_s: Decoder from the first token to the last.
-        ttft_s: Time to first token: from opening the video, or for a later question from asking it.
-        tokens_per_s: Tokens after the first, per second; 0 for an answer of one token.
-        unknown_words: Words of the question that are outside the model's vocabulary.
-        positions_sha256: Hash of the kept positions: the same on every backend that decided alike.
-        bundle_sha256: Hash of the bundle's manifest.
-        warnings: What the reader had to say about the video.
-    """
-
-    question: str
-    answer: str = ""
-    method: str = ""
-    tokens_kept: int = 0
-    tokens_total: int = 0
-    tokens_generated: int = 0
-    finish_reason: str = "stop"
-    frames_s: float = 0.0
-    encode_s: float = 0.0
-    compress_s: float = 0.0
-    prefill_s: float = 0.0
-    prefill_tokens: int = 0
-    generate_s: float = 0.0
-    ttft_s: float = 0.0
-    tokens_per_s: float = 0.0
-    unknown_words: list[str] = field(default_factory=list)
-    positions_sha256: str = ""
-    bundle_sha256: str = ""
-    warnings: list[str] = field(default_factory=list)
-
-
-class Runner:
+class Runner(LoadedBundle):
     """Loads a bundle once and opens videos on it.
 
     Args:
         bundle: Folder of a bundle; None for the one inside the package.
         method: Compression method; None for the bundle's first.
-        budget: Tokens to keep; at most one of this and ``retention_ratio``.
+        budget: Tokens to keep; "auto" answers each question at the smallest budget of the method whose answer
+            leaves no doubt, see ``margin``. At most one of ``budget``, ``retention_ratio`` and ``ttft_s``.
         retention_ratio: Share of the T·N tokens to keep, in (0, 1].
+        margin: Answer margin below which a budget of "auto" tries the next larger one; as the bundle was calibrated
+            for the method, else :data:`edgevtc.adaptive.DEFAULT_MARGIN`, where None.
+        ttft_s: Seconds from opening a video to the first token: each video is compressed to the largest budget of
+            the method that keeps to it, as measured here, see :class:`edgevtc.latency.Latency`.
+        cache_dir: Where measurements are kept; the user's cache folder where None.
         device: One of :data:`edgevtc.backends.DEVICES`.
         threads: Threads inside an operator on a CPU; all this process may use where None.
         weight_format: Weight format of the decoder; None for the bundle's first.
 
     Attributes:
-        load_s: Seconds spent loading the decoder.
+        method: What videos are compressed by; of several budgets the smallest with "auto", with ``ttft_s`` the
+            largest that is expected to fit.
+        load_s: Seconds spent loading the decoder, and measuring where that was asked for.
 
     Raises:
         BundleError: The bundle is missing, altered or incomplete.
-        ConfigError: The bundle holds no such method, budget or weight format.
+        ConfigError: The bundle holds no such method, budget or weight format, or none of its budgets is fast enough.
         BackendError: The device cannot serve it.
 
     Example:
@@ -109,32 +67,48 @@ class Runner:
         bundle: str | os.PathLike[str] | None = None,
         *,
         method: str | None = None,
-        budget: int | None = None,
+        budget: int | Literal["auto"] | None = None,
         retention_ratio: float | None = None,
+        margin: float | None = None,
+        ttft_s: float | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         device: str = "cpu",
         threads: int | None = None,
         weight_format: str | None = None,
     ) -> None:
         start = time.perf_counter()
-        self.backend = create_backend(device, threads)
-        self.bundle = Bundle(bundle)
+        check_size(budget, retention_ratio, margin, ttft_s)
+        super().__init__(bundle, device, threads, weight_format)
         manifest = self.bundle.manifest
-        self.method = select_method(self.bundle, method, budget, retention_ratio)
-        self.vision = VisionPipeline(self.backend, self.bundle)
-        decoder = manifest.decoder
-        form = weight_format or next(iter(decoder.graphs))
-        if form not in decoder.graphs:
-            raise ConfigError(f"this bundle has no decoder in {form!r}: {choices(decoder.graphs)}")
-        graph = self.backend.load(self.bundle.path, self.bundle.file(decoder.graphs[form]))
-        self.generator = Generator(self.backend, graph, decoder, self.bundle.tensor(decoder.embeddings))
-        self.text = TextCodec(self.bundle.file("tokenizer.json"))
-        self.template = ChatTemplate(self.bundle.file("chat_template.jinja").read_text(encoding="utf-8"))
-        self.stop_ids, self.max_tokens = generation_defaults(self.bundle)
-        self.video_token_id = self.text.token_id(manifest.prompt.video_token)
-        self.newline = None
-        if manifest.prompt.video_newline:
-            self.newline = self.bundle.tensor(decoder.special_embeddings["image_newline"])
+        self.margin = margin_threshold(manifest, manifest.method(method).name, margin) if budget == AUTO else None
+        if budget == AUTO or ttft_s is not None:
+            self.method = by_budget(manifest, method)[0]
+        else:
+            self.method = select_method(self.bundle, method, budget, retention_ratio)
+        # Of several budgets, those that a video may be opened at.
+        self._within: tuple[MethodEntry, ...] = ()
+        self.ttft_s, self._latency = ttft_s, None
+        if ttft_s is not None:
+            self._latency = Latency(self, cache_dir)
+            entries = by_budget(manifest, method)
+            self.method = self._latency.largest(entries, ttft_s)
+            self._within = tuple(entry for entry in entries if entry.budget <= self.method.budget)
         self.load_s = time.perf_counter() - start
+
+    def methods(self, spent_s: float) -> tuple[MethodEntry, ...]:
+        """What a video's questions are answered at, by rising budget: one entry, or with "auto" several.
+
+        Args:
+            spent_s: Seconds that reading and encoding the video took.
+
+        Raises:
+            ConfigError: No budget's first token comes in time any more.
+        """
+        if self.margin is not None:
+            return by_budget(self.bundle.manifest, self.method.name)
+        if self._latency is None or self.ttft_s is None:
+            return (self.method,)
+        return (self._latency.largest(self._within, self.ttft_s, spent_s),)
 
     def open(
         self,
@@ -154,9 +128,13 @@ class Runner:
 
         Raises:
             VideoError: The source is missing or holds no picture.
+            ConfigError: With ``ttft_s``: reading it took so long that no budget's first token comes in time.
         """
         vision = self.bundle.manifest.vision
-        self.vision.session(vision.encoder)  # loading is not the video's time
+        # Loading is not the video's time.
+        self.vision.session(vision.encoder)
+        for entry in self._within or (self.method,):
+            self.vision.session(entry.compressor)
         start = time.perf_counter()
         with FrameSampler(
             source,
@@ -179,16 +157,35 @@ class VideoSession:
         encoded: The encoder's features of the video.
         opened: `time.perf_counter()` when the video was opened.
         warnings: What the reader had to say about it.
+
+    Attributes:
+        methods: What questions are answered at, by rising budget: the first whose answer has the runner's margin.
+        visual: The tokens of the latest budget.
+        span: The same as the decoder sees them.
+        turns: The conversation so far: questions that were answered, and their answers.
     """
 
     def __init__(self, runner: Runner, encoded: EncodedVideo, opened: float, warnings: list[str]) -> None:
-        self._runner = runner
-        self.encoded = encoded
-        self.visual: VisualTokens = runner.vision.compress(encoded, runner.method)
-        self.span = visual_span(runner.method, self.visual, runner.bundle.manifest.tokens_total, runner.newline)
+        self.runner, self.encoded, self.warnings = runner, encoded, warnings
         self.turns: list[Message] = []
         self._opened: float | None = opened
-        self._warnings = warnings
+        self._compressed: dict[tuple[str, int], tuple[VisualTokens, VisualSpan]] = {}
+        self.methods = runner.methods(time.perf_counter() - opened)
+        self.visual, self.span = self.compressed(self.methods[0])
+
+    def compressed(self, method: MethodEntry) -> tuple[VisualTokens, VisualSpan]:
+        """The video's tokens by a method at a budget: made once of the features kept, and one span for each.
+
+        A span is what the decoder's cache knows rows by, so rows of one budget are never taken for another's.
+        """
+        key = method.name, method.budget
+        if key not in self._compressed:
+            runner = self.runner
+            visual = runner.vision.compress(self.encoded, method)
+            span = visual_span(method, visual, runner.bundle.manifest.tokens_total, runner.newline)
+            self._compressed[key] = visual, span
+        self.visual, self.span = self._compressed[key]
+        return self._compressed[key]
 
     def ask(self, question: str, **options: Any) -> Answer:
         """The whole answer at once; arguments as for :meth:`stream`."""
@@ -214,71 +211,131 @@ class VideoSession:
             sampling: How tokens are drawn; greedy where None.
 
         Raises:
-            ConfigError: The question is empty, or the prompt does not fit the decoder.
+            ConfigError: The question is empty, the prompt does not fit the decoder, or tokens are drawn while the
+                budget is chosen by the margin of the most likely ones.
         """
         if max_tokens is not None and max_tokens < 1:
             raise ConfigError(f"{max_tokens} tokens is not a valid length of an answer: give 1 or more")
-        text = question_text(question)
-        if not follow_up:
-            self.turns = []
-        content = [{"type": "text", "text": text}]
-        self.turns.append({"role": "user", "content": content if self.turns else [{"type": "video"}, *content]})
+        sampling = sampling or SamplingConfig()
+        if len(self.methods) > 1 and sampling.temperature > 0:
+            raise ConfigError(
+                f"a budget of auto needs greedy answers, whose margin it goes by, and temperature is "
+                f"{sampling.temperature:g}: leave it at 0, or give a budget"
+            )
+        content = [{"type": "text", "text": question_text(question)}]
+        # The session's own turns stay as they are until the answer stands.
+        turns = list(self.turns) if follow_up else []
+        turns.append({"role": "user", "content": content if turns else [{"type": "video"}, *content]})
         started, self._opened = self._opened or time.perf_counter(), None
-        return AnswerStream(
-            self, question, started, max_tokens or self._runner.max_tokens, sampling or SamplingConfig()
-        )
+        return AnswerStream(self, turns, question, started, max_tokens or self.runner.max_tokens, sampling)
 
 
 class AnswerStream:
-    """Iterates over the pieces of an answer; :attr:`result` is complete when they have all come."""
+    """Iterates over the pieces of an answer; :attr:`result` is complete when they have all come.
+
+    Args:
+        video: What is asked about.
+        turns: The conversation, ending with the question; it becomes the video's once the answer stands.
+        question: As asked.
+        started: `time.perf_counter()` that the time to first token counts from.
+        max_tokens: Most tokens of the answer.
+        sampling: How tokens are drawn.
+    """
 
     def __init__(
-        self, video: VideoSession, question: str, started: float, max_tokens: int, sampling: SamplingConfig
+        self,
+        video: VideoSession,
+        turns: list[Message],
+        question: str,
+        started: float,
+        max_tokens: int,
+        sampling: SamplingConfig,
     ) -> None:
-        self._video, self._started, self._max_tokens, self._sampling = video, started, max_tokens, sampling
-        runner, visual, encoded = video._runner, video.visual, video.encoded
+        self._video, self._turns, self._started = video, turns, started
+        runner, encoded = video.runner, video.encoded
         self.result = Answer(
             question,
-            method=runner.method.name,
-            tokens_kept=len(visual.positions),
+            margin=runner.margin,
+            ttft_limit_s=runner.ttft_s,
             tokens_total=runner.bundle.manifest.tokens_total,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            times_s=encoded.times_s.tolist(),
+            frames_sha256=encoded.frames_sha256,
+            bundle_sha256=runner.bundle.sha256,
+            weight_format=runner.weight_format,
+            device=runner.backend.name,
+            backend=runner.backend.runtime,
             frames_s=encoded.frames_s,
             encode_s=encoded.encode_s,
-            compress_s=visual.compress_s,
             unknown_words=runner.text.unknown_words(question),
-            positions_sha256=hashlib.sha256(visual.positions.astype("<i4").tobytes()).hexdigest(),
-            bundle_sha256=runner.bundle.sha256,
-            warnings=video._warnings,
+            warnings=video.warnings,
         )
 
     def __iter__(self) -> Iterator[str]:
-        video, result, runner = self._video, self.result, self._video._runner
-        begun = time.perf_counter()
-        rows = assemble(
-            runner.text.encode(runner.template.render(video.turns)),
-            runner.video_token_id,
-            video.span,
-            runner.generator.embed,
-        )
-        logits, result.prefill_tokens = runner.generator.prefill(rows, self._max_tokens)
-        first = time.perf_counter()
-        result.prefill_s, result.ttft_s = first - begun, first - self._started
-        tokens = runner.generator.generate(
-            logits, rows.next_position, Sampler(self._sampling), runner.stop_ids, self._max_tokens
-        )
-        for piece in runner.text.stream(self._count(tokens)):
+        video, result = self._video, self.result
+        for piece in self._pieces():
             result.answer += piece
             yield piece
-        result.generate_s = time.perf_counter() - first
-        result.finish_reason = "length" if result.tokens_generated == self._max_tokens else "stop"
-        if result.tokens_generated > 1:
-            result.tokens_per_s = (result.tokens_generated - 1) / result.generate_s
-        video.turns.append({"role": "assistant", "content": [{"type": "text", "text": result.answer}]})
+        video.turns = [*self._turns, {"role": "assistant", "content": [{"type": "text", "text": result.answer}]}]
 
-    def _count(self, tokens: Iterator[int]) -> Iterator[int]:
+    def _pieces(self) -> Iterator[str]:
+        """The answer at the smallest budget whose margin suffices; nothing of an answer below it is shown."""
+        *lower, last = self._video.methods
+        for method in lower:
+            least = self._video.runner.margin
+            held = list(self._attempt(method, least))
+            if least is None or self.result.answer_margin >= least:
+                self.result.ttft_s = time.perf_counter() - self._started
+                yield from held
+                return
+        yield from self._attempt(last, None)
+
+    def _attempt(self, method: MethodEntry, least: float | None) -> Iterator[str]:
+        """The answer at one budget, cut off where its margin falls below ``least``."""
+        video, result, runner = self._video, self.result, self._video.runner
+        visual, span = video.compressed(method)
+        begun = time.perf_counter()
+        rows = runner.rows(self._turns, span)
+        logits, computed = runner.generator.prefill(rows, result.max_tokens)
+        first = time.perf_counter()
+        result.method, result.budget, result.tokens_kept = method.name, method.budget, len(visual.positions)
+        result.budgets_tried.append(method.budget)
+        result.positions_sha256 = hashlib.sha256(visual.positions.astype("<i4").tobytes()).hexdigest()
+        if visual.segments is not None:
+            result.segments = np.flatnonzero(np.diff(visual.segments, prepend=-1)).tolist()
+        result.compress_s += visual.compress_s
+        result.prefill_s += first - begun
+        result.prefill_tokens += computed
+        result.ttft_s = first - self._started
+        sampler = MarginSampler(result.sampling, runner.stop_ids)
+        tokens = runner.generator.generate(logits, rows.next_position, sampler, runner.stop_ids, result.max_tokens)
+        result.tokens_generated = 0
+        yield from runner.text.stream(self._counted(tokens, sampler, least))
+        generate_s = time.perf_counter() - first
+        result.generate_s += generate_s
+        result.answer_margin = sampler.margin
+        result.finish_reason = "length" if result.tokens_generated == result.max_tokens else "stop"
+        result.tokens_per_s = (result.tokens_generated - 1) / generate_s if result.tokens_generated > 1 else 0.0
+
+    def _counted(self, tokens: Iterator[int], sampler: MarginSampler, least: float | None) -> Iterator[int]:
         for token in tokens:
+            if least is not None and sampler.margin < least:
+                return
             self.result.tokens_generated += 1
             yield token
+
+
+def check_size(
+    budget: int | Literal["auto"] | None, retention_ratio: float | None, margin: float | None, ttft_s: float | None
+) -> None:
+    """Refuse what says twice, or not at all, how many tokens to keep."""
+    if sum(value is not None for value in (budget, retention_ratio, ttft_s)) > 1:
+        raise ConfigError("give one of a budget, a retention ratio and a time to first token, not several")
+    if margin is not None and budget != AUTO:
+        raise ConfigError("a margin decides only where the budget is auto: give --budget auto, or no margin")
+    if ttft_s is not None and not ttft_s > 0:
+        raise ConfigError(f"a time to first token of {ttft_s} s is not valid: give a number above 0")
 
 
 def select_method(bundle: Bundle, name: str | None, budget: int | None, retention_ratio: float | None) -> MethodEntry:
@@ -289,24 +346,3 @@ def select_method(bundle: Bundle, name: str | None, budget: int | None, retentio
     if retention_ratio is not None:
         budget = budget_for(retention_ratio, manifest.vision.num_frames, manifest.vision.tokens_per_frame)
     return manifest.method(name, budget)
-
-
-def generation_defaults(bundle: Bundle) -> tuple[set[int], int]:
-    """Stop ids and the length of an answer, from the checkpoint's generation_config.json."""
-    config = json.loads(bundle.file("generation_config.json").read_text(encoding="utf-8"))
-    stop = config.get("eos_token_id")
-    if stop is None:
-        raise BundleError(f"{bundle.path}: generation_config.json names no eos_token_id: export the bundle again")
-    return set(stop if isinstance(stop, list) else [stop]), config.get("max_new_tokens") or DEFAULT_MAX_TOKENS
-
-
-def visual_span(method: MethodEntry, visual: VisualTokens, tokens_total: int, newline: np.ndarray | None) -> VisualSpan:
-    """The kept tokens, and the closing newline embedding, at the positions the method's mode gives them."""
-    original = method.positions == "original"
-    offsets = visual.positions if original else np.arange(len(visual.positions))
-    length = tokens_total if original else len(visual.positions)
-    embeddings = visual.tokens
-    if newline is not None:
-        embeddings = np.concatenate([embeddings, newline.reshape(1, -1).astype(embeddings.dtype)])
-        offsets, length = np.append(offsets, length), length + 1
-    return VisualSpan(object(), embeddings, offsets.astype(np.int64), length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import threading
 import time
@@ -12,10 +13,11 @@ import numpy as np
 
 from edgevtc.backends import Backend, Session
 from edgevtc.bundle import Bundle, MethodEntry
+from edgevtc.decoder.prompt import VisualSpan
 from edgevtc.errors import ConfigError
 from edgevtc.video import Frame
 
-__all__ = ["EncodedVideo", "VisionPipeline", "VisualTokens"]
+__all__ = ["EncodedVideo", "VisionPipeline", "VisualTokens", "visual_span"]
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class EncodedVideo:
         times_s: [T] seconds, where in the clip each frame stands.
         frames_s: Seconds spent reading, decoding and resizing frames, beside the encoder.
         encode_s: Seconds spent in the encoder.
+        frames_sha256: Hash of the frames, [T, H, W, 3] uint8.
     """
 
     features: dict[str, np.ndarray]
     times_s: np.ndarray
     frames_s: float
     encode_s: float
+    frames_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class VisualTokens:
         counts: [B] int32 inputs folded into each slot.
         assignment: [T, N] int32 slot of each input, −1 where dropped.
         compress_s: Seconds it took.
+        segments: [T] int32 index of the segment each frame belongs to; None where the graph does not say, as of
+            methods that do not divide the clip and of bundles made before graphs did.
     """
 
     tokens: np.ndarray
@@ -52,6 +58,7 @@ class VisualTokens:
     counts: np.ndarray
     assignment: np.ndarray
     compress_s: float
+    segments: np.ndarray | None = None
 
 
 @dataclass
@@ -83,7 +90,7 @@ class VisionPipeline:
         session = self.session(vision.encoder)
         features: dict[str, np.ndarray] = {}
         batch = np.empty((vision.frames_per_call, vision.image_height, vision.image_width, 3), np.uint8)
-        times, encode_s = [], 0.0
+        times, encode_s, content = [], 0.0, hashlib.sha256()
         reader = ReadAhead(frames, 2 * vision.frames_per_call)
         with reader:
             for index, frame in enumerate(reader):
@@ -93,6 +100,7 @@ class VisionPipeline:
                 times.append(frame.time_s)
                 if (index + 1) % len(batch):
                     continue
+                content.update(batch.data)
                 start = time.perf_counter()
                 session.bind("frames", self.backend.tensor(batch))
                 session.run()
@@ -103,7 +111,7 @@ class VisionPipeline:
                 encode_s += time.perf_counter() - start
         if len(times) != vision.num_frames:
             raise ConfigError(f"this bundle takes {vision.num_frames} frames, {len(times)} were given")
-        return EncodedVideo(features, np.array(times), reader.busy_s, encode_s)
+        return EncodedVideo(features, np.array(times), reader.busy_s, encode_s, content.hexdigest())
 
     def compress(self, video: EncodedVideo, method: MethodEntry) -> VisualTokens:
         """Keep exactly `method.budget` tokens of an encoded video."""
@@ -114,6 +122,18 @@ class VisionPipeline:
         session.run()
         outputs = {name: session.output(name).numpy() for name in session.outputs}
         return VisualTokens(**outputs, compress_s=time.perf_counter() - start)
+
+
+def visual_span(method: MethodEntry, visual: VisualTokens, tokens_total: int, newline: np.ndarray | None) -> VisualSpan:
+    """The kept tokens, and the closing newline embedding, at the positions the method's mode gives them."""
+    original = method.positions == "original"
+    offsets = visual.positions if original else np.arange(len(visual.positions))
+    length = tokens_total if original else len(visual.positions)
+    embeddings = visual.tokens
+    if newline is not None:
+        embeddings = np.concatenate([embeddings, newline.reshape(1, -1).astype(embeddings.dtype)])
+        offsets, length = np.append(offsets, length), length + 1
+    return VisualSpan(object(), embeddings, offsets.astype(np.int64), length)
 
 
 class ReadAhead:

@@ -58,9 +58,13 @@ class Backend(ABC):
 
     Attributes:
         name: As in ``--device``.
+        runtime: Library that runs the graphs, and its version.
+        threads: Threads inside an operator on a CPU.
     """
 
     name: str
+    runtime: str
+    threads: int
 
     @abstractmethod
     def supports(self, graph: Path) -> str | None:

@@ -55,7 +55,8 @@ class OnnxRuntimeBackend(Backend):
                 f"device {device} needs {self._provider}, which the installed onnxruntime lacks: "
                 f"run pip uninstall onnxruntime && pip install 'edgevtc[{extra}]'"
             )
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self.runtime = f"onnxruntime {self._ort.__version__}"
+        self.threads = threads or len(os.sched_getaffinity(0))
 
     def supports(self, graph: Path) -> str | None:
         """None: what ONNX Runtime cannot run it refuses in `load`."""
@@ -64,7 +65,7 @@ class OnnxRuntimeBackend(Backend):
     def load(self, root: Path, graph: Path) -> Session:
         """Load a graph; see :meth:`Backend.load`."""
         options = self._ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # From bytes with a folder for the data: by path, ONNX Runtime refuses data outside the graph's own folder.

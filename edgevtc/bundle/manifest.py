@@ -179,7 +179,11 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole manifest."""
+    """The whole manifest.
+
+    Attributes:
+        auto_margins: Method → answer margin below which `--budget auto` tries the next budget, as calibrated.
+    """
 
     model: ModelEntry
     vision: VisionEntry
@@ -190,6 +194,7 @@ class Manifest:
     producer: dict[str, str]
     flops_convention: str
     verification: VerificationEntry | None = None
+    auto_margins: dict[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -21,7 +21,7 @@ class Ask(Command):
 
     The video is read and encoded once, whatever the number of questions. Without a question, they are read
     from standard input, one a line. The answer goes to stdout as it comes; what was kept and how long each
-    stage took goes to stderr.
+    stage took goes to stderr. docs/ask.md explains --budget auto, --ttft, and what --json reports.
     """
 
     name = "ask"
@@ -32,7 +32,7 @@ class Ask(Command):
         parser.add_argument("video", help="video file, image, or folder of images")
         parser.add_argument("questions", nargs="*", metavar="question", help="what to ask (default: standard input)")
         parser.add_argument("--follow-up", action="store_true", help="each question continues the conversation")
-        add_run_arguments(parser)
+        add_run_arguments(parser, adaptive=True)
         add_frame_arguments(parser)
         answer = parser.add_argument_group("answer")
         answer.add_argument("--weight-format", metavar="NAME", help="decoder weights (default: the bundle's first)")
@@ -52,12 +52,16 @@ class Ask(Command):
         sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.seed)
         console = status()
         quiet = args.quiet or not console.is_terminal
-        with console.status("loading the bundle") if not quiet else console:
+        task = "loading the bundle" if args.ttft is None else "loading the bundle and measuring this machine"
+        with console.status(task) if not quiet else console:
             runner = Runner(
                 args.bundle,
                 method=args.method,
                 budget=args.budget,
                 retention_ratio=args.retention_ratio,
+                margin=args.margin,
+                ttft_s=args.ttft,
+                cache_dir=args.cache_dir,
                 device=args.device,
                 threads=args.threads,
                 weight_format=args.weight_format,
@@ -109,13 +113,16 @@ def report(runner: Runner, answer: Answer, first: bool) -> None:
         if examples := runner.bundle.manifest.prompt.examples:
             console.print("it can be asked, for example: " + "; ".join(examples), style="yellow", markup=False)
     share = 100 * answer.tokens_kept / answer.tokens_total
+    account = f"kept {answer.tokens_kept} of {answer.tokens_total} visual tokens ({share:.1f} %)"
+    if answer.margin is not None:
+        tried = ", ".join(map(str, answer.budgets_tried))
+        account += f", tried {tried}: margin {answer.answer_margin:.2f}, {answer.margin:g} asked for"
     parts = [f"prefill {answer.prefill_s:.3f}", f"generate {answer.generate_s:.3f}"]
     if first:
         vision = [f"frames {answer.frames_s:.3f}", f"encode {answer.encode_s:.3f}", f"compress {answer.compress_s:.3f}"]
         parts = vision + parts
     console.print(
-        f"{answer.method}: kept {answer.tokens_kept} of {answer.tokens_total} visual tokens ({share:.1f} %); "
-        f"first token after {answer.ttft_s:.3f} s ({', '.join(parts)})",
+        f"{answer.method}: {account}; first token after {answer.ttft_s:.3f} s ({', '.join(parts)})",
         style="dim",
         markup=False,
     )

@@ -92,12 +92,13 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON on stdout instead of text")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, methods: bool = False) -> None:
+def add_run_arguments(parser: argparse.ArgumentParser, methods: bool = False, adaptive: bool = False) -> None:
     """What decides how a bundle compresses: bundle, method, budget, device.
 
     Args:
         parser: To add them to.
         methods: Whether ``--method`` may be given several times, as a list.
+        adaptive: Whether the budget may be left to each question's answer, or to a time to first token.
     """
     group = parser.add_argument_group("running")
     add_bundle_argument(group)  # type: ignore[arg-type]  # a group takes arguments like a parser
@@ -109,10 +110,33 @@ def add_run_arguments(parser: argparse.ArgumentParser, methods: bool = False) ->
         help=f"compression method{repeated} (default: the bundle's first)",
     )
     size = group.add_mutually_exclusive_group()
-    size.add_argument("--budget", type=int, metavar="B", help="visual tokens to keep")
+    size.add_argument(
+        "--budget",
+        type=budget_or_auto if adaptive else int,
+        metavar="B",
+        help="visual tokens to keep" + ("; auto: as few as leave no doubt about the answer" if adaptive else ""),
+    )
     size.add_argument("--retention-ratio", type=float, metavar="R", help="share of the visual tokens to keep")
+    if adaptive:
+        size.add_argument(
+            "--ttft", type=float, metavar="SECONDS", help="keep the most tokens whose answer begins within this time"
+        )
+        group.add_argument(
+            "--margin", type=float, metavar="X", help="lead of an answer that leaves no doubt (default: the bundle's)"
+        )
+        group.add_argument("--cache-dir", metavar="DIR", help="where measured times are kept (default: the user's)")
     group.add_argument("--device", default="cpu", metavar="NAME", help="where graphs run: cpu, cuda (default: cpu)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
+
+
+def budget_or_auto(text: str) -> int | str:
+    """The value of a ``--budget`` that may be ``auto``."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no budget: give a number of tokens, or auto") from None
 
 
 def add_frame_arguments(parser: argparse.ArgumentParser) -> None:

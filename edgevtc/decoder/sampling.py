@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgevtc.errors import ConfigError
 
-__all__ = ["Sampler", "SamplingConfig"]
+__all__ = ["MarginSampler", "Sampler", "SamplingConfig", "lead"]
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,39 @@ class Sampler:
         keep = int(np.searchsorted(np.cumsum(mass), config.top_p - 1e-12)) + 1
         mass = mass[:keep] / mass[:keep].sum()
         return int(order[min(int(np.searchsorted(np.cumsum(mass), self._rng.random(), side="right")), keep - 1)])
+
+
+class MarginSampler(Sampler):
+    """A sampler that keeps account of how close its choices were.
+
+    Args:
+        config: How tokens are drawn.
+        stop_ids: Ids that end an answer; which of them it is does not matter.
+
+    Attributes:
+        margin: Least :func:`lead` of a token drawn so far; infinite before the first.
+    """
+
+    def __init__(self, config: SamplingConfig, stop_ids: Collection[int]) -> None:
+        super().__init__(config)
+        self._stop_ids = stop_ids
+        self.margin = float("inf")
+
+    def __call__(self, logits: np.ndarray) -> int:
+        """The next token id, as :class:`Sampler` draws it."""
+        token = super().__call__(logits)
+        self.margin = min(self.margin, lead(logits, self._stop_ids if token in self._stop_ids else (token,)))
+        return token
+
+
+def lead(logits: np.ndarray, token_ids: Collection[int]) -> float:
+    """By how much the best of some tokens leads all others, relative to the largest logit; negative where it lags.
+
+    Args:
+        logits: [vocabulary].
+        token_ids: Those that count as one.
+    """
+    ids = list(token_ids)
+    others = logits.copy()
+    others[ids] = -np.inf
+    return float(logits[ids].max() - others.max()) / (float(np.abs(logits).max()) or 1.0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from edgevtc.bundle import Bundle, FolderWriter, MethodEntry, VerificationEntry
 from edgevtc.compressors import Compressor
 from edgevtc.decoder.prompt import Rows, assemble
+from edgevtc.decoder.sampling import lead
 from edgevtc.errors import ExportError
 from edgevtc.eval.world import World
 from edgevtc.exporter.reference import ReferenceDecoder
@@ -21,9 +22,9 @@ from edgevtc.measure.compare import compare_decisions
 from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, new_projection
 from edgevtc.measure.verify import ANSWER_TOKENS, DECODER_LIMITS, Check, Verifier, greedy_answer
 from edgevtc.models import ModelAdapter, Vision
-from edgevtc.runner import Runner, visual_span
+from edgevtc.runner import Runner
 from edgevtc.video import FrameSampler
-from edgevtc.vision import VisualTokens
+from edgevtc.vision import VisualTokens, visual_span
 
 __all__ = ["DEFAULT_QUESTION", "REFERENCES", "TorchReference", "reference_frames", "verify_draft"]
 
@@ -164,11 +165,7 @@ class TorchReference:
         )
         steps = self._decoder.logits(rows, count + 1)[:ANSWER_TOKENS]
         wanted: list[Collection[int]] = [*([token] for token in answer), stop_ids]
-        leads = []
-        for logits, ids in zip(steps, wanted, strict=False):
-            chosen = np.isin(np.arange(len(logits)), list(ids))
-            leads.append(float(logits[chosen].max() - logits[~chosen].max()) / float(np.abs(logits).max()))
-        return min(leads)
+        return min(lead(logits, ids) for logits, ids in zip(steps, wanted, strict=False))
 
 
 def perturbed(features: Mapping[str, Tensor], level: float) -> dict[str, Tensor]:

@@ -1,0 +1,79 @@
+"""A bundle in memory: its graphs on a backend, its tokenizer and its chat template."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+
+from edgevtc.backends import create_backend
+from edgevtc.bundle import Bundle
+from edgevtc.decoder.generator import Generator
+from edgevtc.decoder.prompt import Rows, VisualSpan, assemble
+from edgevtc.decoder.text import ChatTemplate, Message, TextCodec
+from edgevtc.errors import BundleError, ConfigError, choices
+from edgevtc.vision import VisionPipeline
+
+__all__ = ["LoadedBundle"]
+
+#: Length of an answer where neither the caller nor the checkpoint sets one.
+DEFAULT_MAX_TOKENS = 256
+
+
+class LoadedBundle:
+    """What a runner runs; graphs of the vision side are loaded when first used.
+
+    Args:
+        bundle: Folder of a bundle; None for the one inside the package.
+        device: One of :data:`edgevtc.backends.DEVICES`.
+        threads: Threads inside an operator on a CPU; all this process may use where None.
+        weight_format: Weight format of the decoder; None for the bundle's first.
+
+    Raises:
+        BundleError: The bundle is missing, altered or incomplete.
+        ConfigError: The bundle holds no such weight format.
+        BackendError: The device cannot serve it.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        weight_format: str | None = None,
+    ) -> None:
+        self.backend = create_backend(device, threads)
+        self.bundle = Bundle(bundle)
+        manifest = self.bundle.manifest
+        self.vision = VisionPipeline(self.backend, self.bundle)
+        decoder = manifest.decoder
+        self.weight_format = weight_format or next(iter(decoder.graphs))
+        if self.weight_format not in decoder.graphs:
+            raise ConfigError(f"this bundle has no decoder in {self.weight_format!r}: {choices(decoder.graphs)}")
+        graph = self.backend.load(self.bundle.path, self.bundle.file(decoder.graphs[self.weight_format]))
+        self.generator = Generator(self.backend, graph, decoder, self.bundle.tensor(decoder.embeddings))
+        self.text = TextCodec(self.bundle.file("tokenizer.json"))
+        self.template = ChatTemplate(self.bundle.file("chat_template.jinja").read_text(encoding="utf-8"))
+        self.stop_ids, self.max_tokens = generation_defaults(self.bundle)
+        self.video_token_id = self.text.token_id(manifest.prompt.video_token)
+        self.newline = None
+        if manifest.prompt.video_newline:
+            self.newline = self.bundle.tensor(decoder.special_embeddings["image_newline"])
+
+    def rows(self, turns: Sequence[Message], video: VisualSpan) -> Rows:
+        """A conversation about a video as the decoder's rows.
+
+        Raises:
+            BundleError: The chat template fails, or places the video other than once.
+        """
+        ids = self.text.encode(self.template.render(turns))
+        return assemble(ids, self.video_token_id, video, self.generator.embed)
+
+
+def generation_defaults(bundle: Bundle) -> tuple[set[int], int]:
+    """Stop ids and the length of an answer, from the checkpoint's generation_config.json."""
+    config = json.loads(bundle.file("generation_config.json").read_text(encoding="utf-8"))
+    stop = config.get("eos_token_id")
+    if stop is None:
+        raise BundleError(f"{bundle.path}: generation_config.json names no eos_token_id: export the bundle again")
+    return set(stop if isinstance(stop, list) else [stop]), config.get("max_new_tokens") or DEFAULT_MAX_TOKENS
