@@ -13,13 +13,14 @@ from edgevtc.backends import create_backend
 from edgevtc.bundle import Bundle, MethodEntry, VerificationEntry
 from edgevtc.decoder.generator import Generator
 from edgevtc.decoder.prompt import assemble
-from edgevtc.decoder.sampling import Sampler, SamplingConfig
+from edgevtc.decoder.sampling import Sampler, SamplingConfig, lead
 from edgevtc.decoder.text import ChatTemplate, TextCodec
 from edgevtc.errors import BackendError, BundleError
 from edgevtc.measure.compare import Difference, compare_decisions, difference
 from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, method_key
-from edgevtc.runner import Runner, visual_span
+from edgevtc.runner import Runner
 from edgevtc.video import Frame
+from edgevtc.vision import visual_span
 
 __all__ = ["ANSWER_TOKENS", "DECODER_LIMITS", "Check", "Verifier", "greedy_answer", "prompt_ids"]
 
@@ -27,9 +28,16 @@ __all__ = ["ANSWER_TOKENS", "DECODER_LIMITS", "Check", "Verifier", "greedy_answe
 #: summation, and everywhere else TF32 or half precision.
 CPU_LIMIT, DEVICE_LIMIT = 1e-3, 2e-2
 
+#: Arithmetic of a bundle's vision graphs that is coarser than float32 → what passes: largest difference from torch in
+#: float32 relative to the largest value, least cosine of the visual tokens.
+COARSE_LIMITS = {"float16": (2e-2, 0.9995), "w8a8": (0.2, 0.99)}
+
 #: By how much fewer positions, and places of inputs, may be equal than survived noise of the encoder's own size: near
 #: ties fall either way, and the noise was drawn once. Of positions at least two.
 OVERLAP_SLACK, AGREEMENT_SLACK, POSITIONS_SLACK = 0.05, 0.1, 2
+
+#: The same for positions where a bundle's own arithmetic is float16, which is to keep 99 % of them.
+HALF_OVERLAP_SLACK = 0.01
 
 #: Token embeddings are stored as float16.
 EMBEDDING_LIMIT = 1e-3
@@ -101,7 +109,13 @@ class Verifier:
         self.text = TextCodec(bundle.file("tokenizer.json"))
         on_cpu = device == "cpu"
         self.limit, self.slack = (CPU_LIMIT, CPU_SLACK) if on_cpu else (DEVICE_LIMIT, DEVICE_SLACK)
-        self._noise = self.limit  # of the encoder, where the device has no encoder to measure
+        vision = bundle.manifest.vision
+        arithmetic = vision.weight_format if vision.weight_format != "float" else vision.compute_dtype
+        coarse, self.least_cosine = COARSE_LIMITS.get(arithmetic, (0.0, 0.0))
+        self.vision_limit = max(self.limit, coarse)
+        self.compressor_limit = max(self.limit, COARSE_LIMITS.get(vision.compute_dtype, (0.0, 0.0))[0])
+        self.overlap_slack = HALF_OVERLAP_SLACK if arithmetic == "float16" and on_cpu else OVERLAP_SLACK
+        self._noise = self.vision_limit  # of the encoder, where the device has no encoder to measure
 
     def run(self, progress: Callable[[str], None] = lambda step: None) -> Iterator[Check]:
         """Every check, one part at a time; a part that cannot run does not keep the others from it."""
@@ -145,16 +159,27 @@ class Verifier:
         }
         self._noise = max(apart.worst for apart in found.values())
         for name, apart in found.items():
-            yield self._check(vision.encoder, name, apart, self.limit)
+            least = self.least_cosine if name == "frame_tokens" else 0.0
+            yield self._check(vision.encoder, name, apart, self.vision_limit, least_cosine=least)
 
     def _compressor(self, method: MethodEntry) -> Iterator[Check]:
         inputs = {name: self.references.features[name] for name in method.needs}
-        yield self._reduced(method.compressor, method, inputs, NOISE_LEVELS[0])
+        yield self._reduced(method.compressor, method, inputs, NOISE_LEVELS[0], self.compressor_limit)
 
     def _fused(self, method: MethodEntry) -> Iterator[Check]:
-        yield self._reduced(method.fused, method, {"frames": self.references.frames}, self._noise)
+        yield self._reduced(
+            method.fused, method, {"frames": self.references.frames}, self._noise, self.vision_limit, self.least_cosine
+        )
 
-    def _reduced(self, graph: str, method: MethodEntry, inputs: Mapping[str, np.ndarray], noise: float) -> Check:
+    def _reduced(
+        self,
+        graph: str,
+        method: MethodEntry,
+        inputs: Mapping[str, np.ndarray],
+        noise: float,
+        limit: float,
+        least_cosine: float = 0.0,
+    ) -> Check:
         """One graph that ends in B tokens: its decisions, and its tokens where they were made of the same inputs.
 
         Noise is how far off, at most, the features are that the decisions are made on.
@@ -168,7 +193,7 @@ class Verifier:
         )
         expected = self.references.methods[method_key(method)]
         decisions = compare_decisions(positions, assignment, expected.positions, expected.assignment)
-        least_overlap, least_agreement = firmness(expected, noise)
+        least_overlap, least_agreement = firmness(expected, noise, self.overlap_slack)
         projected = tokens.astype(np.float32) @ self.references.projection
         found = difference(projected[decisions.slots], expected.tokens[decisions.expected_slots])
         reason = ""
@@ -182,7 +207,7 @@ class Verifier:
         elif "segments" in session.outputs and not is_division(session.output("segments").numpy(), assignment):
             reason = "segments are no runs of the clip's frames"
         overlaps = decisions.overlap, least_overlap
-        return self._check(graph, "tokens", found, self.limit, overlaps=overlaps, reason=reason)
+        return self._check(graph, "tokens", found, limit, least_cosine=least_cosine, overlaps=overlaps, reason=reason)
 
     def _prompt(self) -> Iterator[Check]:
         same = prompt_ids(self.bundle.path, self.text, self.entry.question) == self.references.prompt_ids.tolist()
@@ -205,8 +230,7 @@ class Verifier:
         video = self.text.token_id(manifest.prompt.video_token)
         logits, _ = generator.prefill(decoder_rows(self.references, video, newline, generator.embed), 1)
         expected = self.references.logits
-        second, first = np.sort(expected)[-2:]
-        margin = float(first - second) / float(np.abs(expected).max())
+        margin = lead(expected, (int(expected.argmax()),))
         limit = max(DECODER_LIMITS[form], self.limit)
         yield self._check(graph, "logits", difference(logits, expected), limit, margin=margin)
 
@@ -228,6 +252,7 @@ class Verifier:
         found: Difference,
         limit: float,
         *,
+        least_cosine: float = 0.0,
         overlaps: tuple[float | None, float | None] = (None, None),
         margin: float | None = None,
         reason: str = "",
@@ -237,6 +262,8 @@ class Verifier:
         tolerance = min(limit, EXPORT_FACTOR * exported + self.slack * limit)
         if not reason and not found.worst <= tolerance:
             reason = f"{output} differ by {found.worst:.2g} of the largest value, {tolerance:.2g} is allowed"
+        if not reason and not found.cosine >= least_cosine:
+            reason = f"{output} have the cosine {found.cosine:.5f} with those of torch, {least_cosine} is asked for"
         return Check(
             part, output, not reason, found.worst, found.mean, found.cosine, tolerance, *overlaps, margin, reason
         )
@@ -251,13 +278,13 @@ def is_division(segments: np.ndarray, assignment: np.ndarray) -> bool:
     return segments.shape == assignment.shape[:1] and segments[0] == 0 and bool(np.isin(steps, (0, 1)).all())
 
 
-def firmness(expected: MethodReference, noise: float) -> tuple[float, float]:
+def firmness(expected: MethodReference, noise: float, slack: float = OVERLAP_SLACK) -> tuple[float, float]:
     """Smallest shares of equal positions, and of inputs in their places, that decisions on noisy features may have."""
     if expected.stability.min() == 1:  # no noise moves them: they do not depend on the video
         return 1.0, 1.0
-    level = min(int(np.searchsorted(NOISE_LEVELS, noise)), len(NOISE_LEVELS) - 1)
+    level = min(int(np.searchsorted(NOISE_LEVELS, noise)), len(expected.stability) - 1)
     overlap, agreement = expected.stability[level].tolist()
-    return overlap - max(OVERLAP_SLACK, POSITIONS_SLACK / len(expected.positions)), agreement - AGREEMENT_SLACK
+    return overlap - max(slack, POSITIONS_SLACK / len(expected.positions)), agreement - AGREEMENT_SLACK
 
 
 def verification(bundle: Bundle) -> VerificationEntry:
