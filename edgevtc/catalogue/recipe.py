@@ -41,6 +41,7 @@ class ModelRecipe:
         positions: Position mode for all methods; each method's own where None.
         saliency: Source of saliency; the exporter's default where None.
         frame_features: Source of frame descriptors; the exporter's default where None.
+        fused: Whether to write the graphs from frames to tokens that engines are built from.
         siglip_head: Repository of the SigLIP checkpoint that has the tower's pooling head.
         max_positions: Longest prompt and answer, in positions; the exporter's default where None.
         prompt: What the model can be asked.
@@ -63,6 +64,7 @@ class ModelRecipe:
     saliency: str | None = None
     frame_features: str | None = None
     siglip_head: str | None = None
+    fused: bool = True
     max_positions: int | None = None
     prompt: PromptRecipe = field(default_factory=PromptRecipe)
 

@@ -37,6 +37,12 @@ class Export(Command):
         parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where the bundle will stand")
         parser.add_argument("--overwrite", action="store_true", help="replace a bundle that is already there")
         parser.add_argument(
+            "--restart", action="store_true", help="leave out what an interrupted export to the same place has finished"
+        )
+        parser.add_argument(
+            "--cache-dir", type=Path, metavar="DIR", help="keep compressor graphs here, and take them from here"
+        )
+        parser.add_argument(
             "--dry-run", action="store_true", help="say what it would take on disk and in memory, and write nothing"
         )
         source = parser.add_argument_group("source")
@@ -60,7 +66,12 @@ class Export(Command):
         vision.add_argument("--saliency", metavar="SOURCE", help="siglip_head or siglip_last_mean")
         vision.add_argument("--frame-features", metavar="SOURCE", help="siglip_head or mean")
         vision.add_argument("--siglip-head", type=Path, metavar="PATH", help="SigLIP checkpoint with the pooling head")
-        vision.add_argument("--no-fused", action="store_true", help="leave out the graphs from frames to tokens")
+        vision.add_argument(
+            "--fused",
+            action=argparse.BooleanOptionalAction,
+            default=None,
+            help="the graphs from frames to tokens that engines are built from (default: the recipe's, or with them)",
+        )
         decoder = parser.add_argument_group("decoder")
         decoder.add_argument("--weight-format", type=listed(str), metavar="NAME[,NAME]", help="the first is default")
         decoder.add_argument("--max-positions", type=int, metavar="N", help="longest prompt and answer, in positions")
@@ -87,7 +98,15 @@ class Export(Command):
                 if not console.is_terminal:
                     console.print(step, markup=False)
 
-            bundle = export_bundle(checkpoint, Path(args.output), options, overwrite=args.overwrite, progress=progress)
+            bundle = export_bundle(
+                checkpoint,
+                Path(args.output),
+                options,
+                overwrite=args.overwrite,
+                restart=args.restart,
+                cache_dir=args.cache_dir,
+                progress=progress,
+            )
         report(bundle, as_json=args.json)
         return 0
 
@@ -162,7 +181,7 @@ def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:
         "weight_formats": args.weight_format,
         "max_positions": args.max_positions,
         "clip": args.clip,
-        "fused": False if args.no_fused else None,
+        "fused": args.fused,
         "parameters": parameters or None,
     }
     return checkpoint, replace(options, **{name: value for name, value in given.items() if value is not None})

@@ -13,7 +13,7 @@ from typing import Any
 import edgevtc
 from edgevtc.bundle.reader import file_sha256
 
-__all__ = ["fingerprint", "folder_sha256", "package_sha256", "program_sha256"]
+__all__ = ["fingerprint", "folder_sha256", "package_sha256", "program_sha256", "sources_of"]
 
 #: What is read of a checkpoint.
 CHECKPOINT_FILES = (".json", ".jinja", ".safetensors")
@@ -22,8 +22,8 @@ CHECKPOINT_FILES = (".json", ".jinja", ".safetensors")
 PROGRAMS = "edgevtc.compressors"
 
 #: What makes a graph of a program, and what it imports of its package.
-TRACING = ("edgevtc.exporter.contract", "edgevtc.exporter.store", "edgevtc.exporter.vision")
 TRACERS = "edgevtc.exporter"
+TRACING = tuple(f"{TRACERS}.{module}" for module in ("contract", "precision", "store", "vision"))
 
 
 def fingerprint(depends: Any) -> str:
@@ -58,6 +58,11 @@ def program_sha256(program: type) -> str:
 
     So a change to one method leaves the others' graphs as good as they were.
     """
+    return digest({module: file_sha256(path) for module, path in sources_of(program).items()})
+
+
+def sources_of(program: type) -> dict[str, Path]:
+    """Module → file of the code that a compressor's graph comes from."""
     package = program.__module__.partition(".")[0]
     within = (PROGRAMS, TRACERS, *([package] if package != "edgevtc" else []))
     sources: dict[str, Path] = {}
@@ -75,7 +80,7 @@ def program_sha256(program: type) -> str:
                 elif isinstance(node, ast.ImportFrom):
                     origin = "." * node.level + (node.module or "")
                     waiting += imported(module, path, origin, [alias.name for alias in node.names])
-    return digest({module: file_sha256(path) for module, path in sources.items()})
+    return sources
 
 
 def imported(module: str, path: Path, origin: str, names: list[str]) -> list[str]:

@@ -70,6 +70,7 @@ def from_recipe(recipe: ModelRecipe, revision: str, token: str | None) -> Export
         "frame_features": recipe.frame_features,
         "siglip_head": fetch(recipe.siglip_head, None, token) if recipe.siglip_head else None,
         "max_positions": recipe.max_positions,
+        "fused": recipe.fused,
         "name": recipe.name,
         "revision": revision,
         "licence": recipe.licence,

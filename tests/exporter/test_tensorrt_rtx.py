@@ -9,9 +9,10 @@ import pytest
 from engine_builder import CAPABILITIES, build_engine
 from tiny_checkpoint import build_model, write_checkpoint
 
-from edgevtc.bundle import Bundle
+from edgevtc.bundle import Bundle, FolderWriter, embedded_path
 from edgevtc.compressors import create
-from edgevtc.exporter.vision import export_compressor, export_encoder, export_fused
+from edgevtc.exporter.store import read_graph, write_graph
+from edgevtc.exporter.vision import export_compressor, export_encoder, export_fused, fuse
 from edgevtc.models import Vision, open_model
 
 pytestmark = pytest.mark.export
@@ -46,12 +47,22 @@ def test_traced_graphs_build(vision: Vision, tmp_path: Path, kind: str) -> None:
     assert size > weights / 2
 
 
+@pytest.fixture(scope="module")
+def clip_encoder() -> ir.Model:
+    """The embedded model's encoder of a whole clip."""
+    vision = open_model(embedded_path().parent / "checkpoint").vision(("frame_tokens", "saliency", "frame_features"))
+    return export_encoder(vision, T)
+
+
 @pytest.mark.parametrize("method", ["none", "uniform", "infomerge", "holitom"])
-def test_the_embedded_bundles_fused_graphs_build(method: str) -> None:
+def test_the_embedded_bundles_compressors_build_behind_its_encoder(
+    clip_encoder: ir.Model, tmp_path: Path, method: str
+) -> None:
     bundle = Bundle()
-    budget = None if method == "none" else B
-    graph = bundle.file(bundle.manifest.method(method, budget).fused)
-    size, reason = build_engine(graph, CAPABILITIES, bundle.path)
+    entry = bundle.manifest.method(method, None if method == "none" else B)
+    fused = fuse(clip_encoder, read_graph(bundle.path, entry.compressor))
+    write_graph(FolderWriter(tmp_path), "fused.onnx", fused)
+    size, reason = build_engine(tmp_path / "fused.onnx", CAPABILITIES, tmp_path)
     assert reason == ""
     assert size > 1_000_000  # the tower's weights are in it
 

@@ -1,0 +1,166 @@
+"""An interrupted export goes on where it was, and ends in the very bundle it would have been."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from dataclasses import replace
+
+import pytest
+from tiny_checkpoint import build_model, write_checkpoint, write_texts
+from tiny_export import TINY_OPTIONS
+
+from edgevtc.compressors import create
+from edgevtc.exporter import export
+from edgevtc.exporter.export import export_bundle
+from edgevtc.exporter.fingerprint import program_sha256, sources_of
+
+pytestmark = pytest.mark.export
+
+OPTIONS = replace(TINY_OPTIONS, methods=("uniform", "none"), weight_formats=("w8a8",))
+
+#: Steps of an export in which something is made.
+MAKING = ("tracing", "fusing", "writing the", "computing")
+
+
+class Steps(list):
+    """Progress of an export, which ends at the first step that starts with `until`."""
+
+    def __init__(self, until: str = "nowhere") -> None:
+        super().__init__()
+        self.until = until
+
+    def __call__(self, step: str) -> None:
+        if step.startswith(self.until):
+            raise KeyboardInterrupt
+        self.append(step)
+
+    def made(self) -> list[str]:
+        return [step for step in self if step.startswith(MAKING)]
+
+    def said(self, start: str) -> list[str]:
+        return [step.removeprefix(start).split(" as it ")[0].strip() for step in self if step.startswith(start)]
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_folder, tmp_path_factory):
+    """The steps and the bundle of an export that nothing interrupts."""
+    folder, steps = tmp_path_factory.mktemp("whole") / "out", Steps()
+    export_bundle(tiny_folder, folder, OPTIONS, progress=steps)
+    return steps, contents(folder)
+
+
+def interrupted(checkpoint, output, until, options=OPTIONS):
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(checkpoint, output, options, progress=Steps(until))
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("until", "taken"),
+    [
+        ("tracing uniform", ["encoder"]),
+        ("fusing none", ["encoder", "compressors/uniform-b4", "vision/uniform-b4", "compressors/none-b8"]),
+        ("verifying an answer", ["encoder", "compressors/uniform-b4", "vision/uniform-b4", "compressors/none-b8",
+                                 "vision/none-b8", "decoder/w8a8", "embeddings", "references"]),
+    ],
+)  # fmt: skip
+def test_what_was_finished_is_taken_over(tiny_folder, traced_once, whole, tmp_path, until, taken):
+    interrupted(tiny_folder, tmp_path / "out", until)
+    steps = Steps()
+    export_bundle(tiny_folder, tmp_path / "out", OPTIONS, progress=steps)
+    uninterrupted, bundle = whole
+    assert steps.said("taking ") == taken
+    # Besides the encoder of the whole clip, which is in memory alone, nothing is made twice.
+    made = [step for step in uninterrupted.made() if "whole clip" not in step]
+    started = next((index for index, step in enumerate(made) if step.startswith(until)), len(made))
+    assert [step for step in steps.made() if "whole clip" not in step] == made[started:]
+    assert contents(tmp_path / "out") == bundle
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_does_not_match_is_made_anew_with_a_word(tiny_folder, traced_once, whole, tmp_path):
+    output = tmp_path / "out"
+    interrupted(tiny_folder, output, "verifying", replace(OPTIONS, max_positions=64, parameters={}))
+    steps = Steps()
+    export_bundle(tiny_folder, output, OPTIONS, progress=steps)
+    assert steps.said("leaving out ") == ["decoder/w8a8", "embeddings"] and "encoder" in steps.said("taking ")
+    assert contents(output) == whole[1]
+
+
+def test_other_weights_make_all_anew_but_the_compressors(tiny_folder, traced_once, tmp_path):
+    output, steps = tmp_path / "bundles" / "out", Steps()
+    output.parent.mkdir()
+    interrupted(tiny_folder, output, "verifying")
+    other = write_texts(write_checkpoint(tmp_path / "other", build_model(hidden=32, layers=1)))
+    export_bundle(other, output, OPTIONS, progress=steps)
+    assert steps.said("taking ") == ["compressors/uniform-b4", "compressors/none-b8"]
+    assert "encoder" in steps.said("leaving out ") and "references" in steps.said("leaving out ")
+
+
+def test_what_was_damaged_is_made_anew(tiny_folder, traced_once, whole, tmp_path):
+    output, steps = tmp_path / "out", Steps()
+    interrupted(tiny_folder, output, "verifying")
+    (left,) = tmp_path.iterdir()
+    encoder = next(left.glob("encoder.*")) / "encoder.onnx"
+    encoder.write_bytes(encoder.read_bytes()[:-1] + b"\0")
+    next(left.glob("embeddings.*/part.json")).unlink()
+    export_bundle(tiny_folder, output, OPTIONS, progress=steps)
+    assert steps.said("leaving out ") == ["encoder", "embeddings"] and contents(output) == whole[1]
+
+
+def test_on_request_nothing_is_taken_over(tiny_folder, traced_once, tmp_path):
+    interrupted(tiny_folder, tmp_path / "out", "verifying")
+    steps = Steps()
+    export_bundle(tiny_folder, tmp_path / "out", OPTIONS, restart=True, progress=steps)
+    assert not steps.said("taking ") and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_other_exports_take_compressors_from_a_cache(tiny_folder, traced_once, whole, tmp_path, monkeypatch):
+    cache, other = tmp_path / "cache", write_texts(write_checkpoint(tmp_path / "other", build_model(layers=1)))
+    runs = [Steps() for _ in range(3)]
+    export_bundle(tiny_folder, tmp_path / "one", OPTIONS, cache_dir=cache, progress=runs[0])
+    assert contents(tmp_path / "one") == whole[1]
+    export_bundle(other, tmp_path / "two", OPTIONS, cache_dir=cache, progress=runs[1])
+    # A program that has changed is another; the graph of the old one stays for who has it.
+    monkeypatch.setattr(export, "program_sha256", lambda program: f"{program.__name__} as of tomorrow")
+    export_bundle(other, tmp_path / "three", OPTIONS, cache_dir=cache, progress=runs[2])
+    assert [run.said("taking ") for run in runs] == [[], ["compressors/uniform-b4", "compressors/none-b8"], []]
+    assert len(list(cache.iterdir())) == 4 and not runs[2].said("leaving out ")
+    shutil.rmtree(cache)
+    graph = "compressors/uniform-b4.onnx"
+    assert all((tmp_path / name / graph).read_bytes() == whole[1][graph] for name in ("one", "two", "three"))
+
+
+def test_a_methods_code_is_all_it_imports_and_no_other_methods():
+    holitom, uniform = (sources_of(type(create(name, 4, 16, 8))) for name in ("holitom", "uniform"))
+    assert {"edgevtc.compressors.holitom", "edgevtc.compressors.base", "edgevtc.exporter.vision"} <= set(holitom)
+    assert "edgevtc.compressors.blocks.ranking" in holitom
+    assert not {"edgevtc.compressors.infomerge", "edgevtc.compressors.holitom"} & set(uniform)
+
+
+def test_a_change_anywhere_in_a_plugins_code_shows(tmp_path, monkeypatch):
+    package = tmp_path / "edgevtc_example"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("from .program import Example\n")
+    (package / "program.py").write_text(
+        "from edgevtc.compressors import Compressor\nfrom . import helper\nfrom .deep.more import value\n"
+        "class Example(Compressor):\n    pass\n"
+    )
+    (package / "helper.py").write_text("import json\n")
+    (package / "deep" / "__init__.py").write_text("")
+    (package / "deep" / "more.py").write_text("from ..other import value\n")
+    (package / "other.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    program = importlib.import_module("edgevtc_example").Example
+    hashes = set()
+    for file in ("", "program.py", "helper.py", "deep/more.py", "other.py"):
+        if file:
+            (package / file).write_text((package / file).read_text() + "# changed\n")
+        program_sha256.cache_clear()
+        hashes.add(program_sha256(program))
+    assert len(hashes) == 5 and "json" not in sources_of(program)
