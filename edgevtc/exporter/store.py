@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -44,5 +45,17 @@ def write_graph(writer: FolderWriter, name: str, model: ir.Model) -> str:
 def read_graph(folder: Path, name: str) -> ir.Model:
     """The model that :func:`write_graph` wrote as file ``name`` of a folder; its tensors are read when used."""
     model = ir.from_proto(onnx.ModelProto.FromString((folder / name).read_bytes()))
-    ir.external_data.set_base_dir(model.graph, folder)
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = stored_tensor(folder, value.const_value)
     return model
+
+
+def stored_tensor(folder: Path, tensor: ir.ExternalTensor) -> ir.LazyTensor:
+    """A tensor of a store; by itself it refuses files with several links, as those that two bundles share have."""
+
+    def read() -> ir.Tensor:
+        content = np.fromfile(folder / tensor.location, tensor.dtype.numpy()).reshape(tensor.shape.numpy())
+        return ir.Tensor(content, dtype=tensor.dtype, name=tensor.name)
+
+    return ir.LazyTensor(read, tensor.dtype, tensor.shape, name=tensor.name)
