@@ -35,9 +35,9 @@ class Form:
 
 #: Video i has form i modulo their number: 16 to 600 frames, square and oblong, also much longer than a model's frames.
 FORMS = (
+    Form(192, 192, 4, 4.0),
     Form(384, 384, 8, 6.0),
     Form(320, 240, 25, 10.0),
-    Form(192, 192, 4, 4.0),
     Form(224, 160, 30, 20.0),
     Form(640, 360, 15, 5.0),
     Form(256, 192, 10, 60.0),

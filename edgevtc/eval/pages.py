@@ -123,10 +123,13 @@ def markdown(report: Report, command: str) -> str:
         f"most frequent in training) {share(report.blind)}; `shuffled_video` (all tokens, of another clip) "
         f"{share(report.shuffled_video)}.",
         *(f"![{alt}]({name})" for name, alt in ALTERNATIVES.items()),
-        "### Accuracy, %\n\n" + cell_table(report, lambda result: share(result.accuracy, "")),
-        "### Accuracy as a share of the accuracy with all tokens, %\n\n"
-        + cell_table(report, lambda result: share(result.of_full, "")),
     ]
+    if len(report.cells) > 1:
+        parts += [
+            "### Accuracy, %\n\n" + cell_table(report, lambda result: share(result.accuracy, "")),
+            "### Accuracy as a share of the accuracy with all tokens, %\n\n"
+            + cell_table(report, lambda result: share(result.of_full, "")),
+        ]
     if any(result.gap_recovered for result in report.cells):
         parts.append(
             f"### Share of the gap between `{FLOOR}` and all tokens that is recovered, %\n\n"

@@ -18,7 +18,7 @@ HIGHLIGHTS = {"infomerge": "first", "holitom": "second", "ustc": "third"}
 FLOORS = ("uniform", "frames", "random")
 
 WIDTH, HEIGHT = 760, 600
-LEFT, RIGHT, TOP, BOTTOM = 54, 138, 62, 54
+LEFT, RIGHT, TOP, BOTTOM = 58, 158, 62, 54
 #: Room between names, for the names of all methods and for the few and larger ones of a narrow page.
 GAP, NARROW_GAP = 16.0, 27.0
 

@@ -1,0 +1,74 @@
+"""`edgevtc eval` as a user types it."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from edgevtc.cli import main
+
+
+@pytest.fixture
+def edgevtc(capsys):
+    """Run a command line; returns (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
+
+
+def test_a_run_and_its_report_again(edgevtc, tmp_path):
+    out = tmp_path / "run"
+    what = ["--method", "uniform", "--retention-ratio", "0.25", "--videos", 2, "--questions", 6, "--blind-scenes", 40]
+    code, text, err = edgevtc("eval", *what, "--out", out, "--json")
+    report = json.loads(text)
+    assert (code, err, report["videos"]) == (0, "", 2)
+    assert [cell["cell"]["method"] for cell in report["cells"]] == ["none", "uniform"]
+    names = ("results.json", "results.csv", "results.md", "accuracy-retention.svg", "accuracy-ttft.svg")
+    assert all((out / name).is_file() for name in names)
+
+    code, text, _ = edgevtc("eval", "--report", out, "--blind-scenes", 40, "--csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert code == 0 and [row["budget"] for row in rows] == ["576", "144"]
+
+    code, text, _ = edgevtc("eval", *what, "--out", out)  # all is measured already
+    assert code == 0 and "uniform" in text and str(out / "results.md") in text
+    assert "--method uniform --retention-ratio 0.25" in (out / "results.md").read_text()
+
+    code, text, err = edgevtc("eval", *what, "--seed", 1, "--out", out)
+    assert (code, text, err.count("\n")) == (1, "", 1) and "another seed (0, now 1)" in err
+
+
+WRONG_CALLS = [
+    # arguments, exit code, what the one line names
+    (["--method", "infomerg"], 1, "one of: none, uniform"),
+    (["--method", "uniform,", "--retention-ratio", "0.3"], 1, "uniform at no retention ratio 0.3: one of: 0.25, 0.15"),
+    (["--retention-ratio", "much"], 1, "--retention-ratio takes numbers"),
+    (["--retention-ratio", "1.5"], 1, "1.5 is not valid"),
+    (["--split", "train"], 1, "one of: dev, test"),
+    (["--seed", "-1"], 1, "seed -1 is outside the dev split"),
+    (["--videos", "1"], 1, "give 2 or more"),
+    (["--questions", "0"], 1, "give 1 or more"),
+    (["--jobs", "0"], 1, "0 jobs"),
+    (["--blind-scenes", "0"], 1, "0 scenes"),
+    (["--bundle", "nowhere"], 1, "edgevtc export"),
+    (["--device", "abacus"], 1, "abacus"),
+    (["--report", "{folder}/nothing"], 1, "holds no run"),
+    (["--json", "--csv"], 2, "not allowed with"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "named"), WRONG_CALLS, ids=lambda value: str(value))
+def test_a_wrong_call_gets_one_clear_line(edgevtc, tmp_path, arguments, code, named):
+    out = tmp_path / "out"
+    found, text, err = edgevtc("eval", "--out", out, *(argument.format(folder=tmp_path) for argument in arguments))
+    assert (found, text) == (code, "")
+    assert err.count("\n") == 1 and err.startswith("edgevtc") and named in err
+    assert not list(tmp_path.glob("**/*.mp4")) and not (tmp_path / "nothing").exists()

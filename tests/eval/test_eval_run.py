@@ -1,0 +1,205 @@
+"""Runs of eval: through the runner, resumable after any end, the same in any number of processes, and never mixed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgevtc import Runner
+from edgevtc.bundle import Bundle
+from edgevtc.errors import ConfigError
+from edgevtc.eval.clips import FORMS, Clips
+from edgevtc.eval.examiner import select_cells
+from edgevtc.eval.journal import Journal
+from edgevtc.eval.report import make_report
+from edgevtc.eval.run import Evaluation, evaluate
+from edgevtc.video import probe
+
+METHODS, RATIOS, VIDEOS = ["uniform", "holitom"], [0.15, 0.02], 3
+EVALUATION = Evaluation(methods=METHODS, retention_ratios=RATIOS, videos=VIDEOS, questions=10, seed=5)
+COMMAND = [
+    *("eval", "--method", ",".join(METHODS), "--retention-ratio", "0.15,0.02"),
+    *("--videos", str(VIDEOS), "--seed", "5"),
+]
+CELLS = ["none-b576", "uniform-b86", "uniform-b12", "holitom-b86", "holitom-b12"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run in one process."""
+    folder = tmp_path_factory.mktemp("eval") / "run"
+    evaluate(EVALUATION, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def records(folder: Path) -> dict[int, dict]:
+    lines = (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()
+    return {record["video"]: record for record in map(json.loads, lines)}
+
+
+def decided(folder: Path) -> list[dict]:
+    """The records by video, without their times."""
+    found = records(folder)
+    for record in found.values():
+        for cell in record["cells"].values():
+            del cell["compress_s"], cell["prefill_s"], cell["ttft_s"]
+        del record["render_s"], record["open_s"], record["seconds"]
+    return [found[video] for video in sorted(found)]
+
+
+def test_a_record_holds_every_cell_and_what_ask_answers(finished):
+    found = records(finished)
+    assert sorted(found) == [0, 1, 2]
+    for record in found.values():
+        assert list(record["cells"]) == CELLS
+        assert {len(cell["answers"]) for cell in record["cells"].values()} == {len(record["questions"])}
+        assert len(record["foreign"]) == len(record["foreign_answers"]) > 0
+        for cell in record["cells"].values():
+            assert 0 < cell["compress_s"] + cell["prefill_s"] + record["open_s"] <= cell["ttft_s"] < record["seconds"]
+    for method, ratio, name in (("none", 1.0, "none-b576"), ("holitom", 0.02, "holitom-b12")):
+        video = Runner(method=method, retention_ratio=ratio, threads=1).open(finished / "videos" / "00001.mp4")
+        answers = [video.ask(question["text"]).answer for question in found[1]["questions"]]
+        assert answers == found[1]["cells"][name]["answers"]
+
+
+def test_clips_are_files_of_several_forms(finished):
+    infos = [probe(path) for path in sorted((finished / "videos").glob("*.mp4"))]
+    wanted = [round(form.fps * form.seconds) for form in FORMS[:VIDEOS]]
+    assert [info.num_frames for info in infos] == wanted
+    assert len({form.length for form in FORMS}) == 3 and max(form.seconds for form in FORMS) >= 60
+
+
+def test_a_clip_is_the_same_whatever_was_asked_for_before(tmp_path):
+    one, other = (Clips("dev", 5, 4, tmp_path) for _ in range(2))
+    later = one.sample(4)
+    assert [other.sample(index) for index in range(5)][4].scene == later.scene
+    assert one.questions(0) == other.questions(0) and len(one.questions(0)) == 4
+    assert Clips("dev", 5, 9, tmp_path).questions(4)[:4] == later.questions
+    assert one.digest() == other.digest() != Clips("dev", 6, 4, tmp_path).digest()
+
+
+def test_controls_know_less_than_all_tokens(folder):
+    with Journal(folder) as journal:
+        report = make_report(journal, blind_scenes=100)
+    full = report.cells[0].accuracy
+    assert full.low > report.blind.accuracy and full.low > report.shuffled_video.accuracy
+    assert full.questions == sum(len(record.questions) for record in journal.records.values())
+
+
+def test_a_line_that_a_killed_process_left_is_made_again(folder):
+    path, before = folder / "records.jsonl", decided(folder)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1][: len(lines[1]) // 2])
+    written = {file: file.stat().st_mtime_ns for file in (folder / "videos").iterdir()}
+    steps = []
+    evaluate(EVALUATION, folder, progress=lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert path.read_bytes().startswith(lines[0]) and decided(folder) == before
+    assert written == {file: file.stat().st_mtime_ns for file in (folder / "videos").iterdir()}
+
+
+def test_a_run_killed_in_two_processes_goes_on_in_one_and_ends_the_same(folder):
+    before = decided(folder)
+    (folder / "records.jsonl").unlink()
+    command = [sys.executable, "-m", "edgevtc", *COMMAND, "--jobs", "2", "--out", str(folder)]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: (folder / "records.jsonl").exists() and b"\n" in (folder / "records.jsonl").read_bytes())
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        until(lambda: not group_members(process.pid))  # no worker outlives its parent
+    finally:
+        if group_members(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert 1 <= len(records_whole(folder)) <= VIDEOS
+    evaluate(EVALUATION, folder)
+    assert decided(folder) == before
+
+
+def records_whole(folder: Path) -> list[bytes]:
+    lines = (folder / "records.jsonl").read_bytes().splitlines(keepends=True)
+    return [line for line in lines if line.endswith(b"\n")]
+
+
+def until(condition, seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.05)
+
+
+def group_members(group: int) -> list[int]:
+    """Running processes of a process group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+OTHER_RUNS = [
+    # what differs, what the one line names
+    ({"bundle_sha256": "0" * 64}, "another bundle"),
+    ({"split": "test"}, "another split (dev, now test)"),
+    ({"seed": 6}, "another seed (5, now 6)"),
+    ({"questions": 4}, "another number of questions (10, now 4)"),
+    ({"world": "0" * 64}, "another version of the world"),
+    ({"cells": ()}, "another choice of methods and retention ratios"),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), OTHER_RUNS, ids=[next(iter(row[0])) for row in OTHER_RUNS])
+def test_another_run_does_not_share_a_folder(folder, changes, named):
+    before = (folder / "records.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="another --out") as caught:
+        Journal(folder, replace(EVALUATION.arguments(folder), **changes))
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+    assert (folder / "records.jsonl").read_bytes() == before
+
+
+def test_two_processes_do_not_share_a_folder(folder):
+    with Journal(folder), pytest.raises(ConfigError, match="another process"):
+        Journal(folder)
+    Journal(folder).close()
+
+
+def test_an_altered_record_is_refused_by_its_line(folder):
+    path = folder / "records.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"{}\n" + lines[2])
+    with pytest.raises(ConfigError, match=r"line 2.*missing"):
+        Journal(folder)
+    path.write_bytes(lines[0] + b"nonsense\n")
+    with pytest.raises(ConfigError, match=r"line 2.*not JSON"):
+        Journal(folder)
+
+
+def test_cells_of_a_bundle():
+    manifest = Bundle().manifest
+    assert [f"{cell.name}-b{cell.budget}" for cell in select_cells(manifest, METHODS, RATIOS)] == CELLS
+    everything = select_cells(manifest, None, None)
+    assert everything == sorted(manifest.methods, key=manifest.methods.index) and everything[0].name == "none"
+    assert select_cells(manifest, ["none"], [0.15]) == everything[:1]
+    without = replace(manifest, methods=tuple(entry for entry in manifest.methods if entry.name != "none"))
+    with pytest.raises(ConfigError, match="lacks none"):
+        select_cells(without, None, None)
