@@ -42,6 +42,8 @@ class ModelRecipe:
         saliency: Source of saliency; the exporter's default where None.
         frame_features: Source of frame descriptors; the exporter's default where None.
         fused: Whether to write the graphs from frames to tokens that engines are built from.
+        dtype: Of the vision graphs' big products; the exporter's default where None.
+        encoder_format: Of the encoder's products; the exporter's default where None.
         siglip_head: Repository of the SigLIP checkpoint that has the tower's pooling head.
         max_positions: Longest prompt and answer, in positions; the exporter's default where None.
         prompt: What the model can be asked.
@@ -65,6 +67,8 @@ class ModelRecipe:
     frame_features: str | None = None
     siglip_head: str | None = None
     fused: bool = True
+    dtype: str | None = None
+    encoder_format: str | None = None
     max_positions: int | None = None
     prompt: PromptRecipe = field(default_factory=PromptRecipe)
 

@@ -67,6 +67,17 @@ class Export(Command):
         vision.add_argument("--frame-features", metavar="SOURCE", help="siglip_head or mean")
         vision.add_argument("--siglip-head", type=Path, metavar="PATH", help="SigLIP checkpoint with the pooling head")
         vision.add_argument(
+            "--dtype", metavar="TYPE", help="float32 or float16, of the vision graphs' big products (default: float32)"
+        )
+        vision.add_argument("--encoder-format", metavar="NAME", help="float or w8a8 (default: float, as --dtype says)")
+        vision.add_argument(
+            "--calibrate",
+            nargs="+",
+            type=Path,
+            metavar="CLIP",
+            help="videos, or folders of videos, like those the model will see: w8a8 takes its scales from them",
+        )
+        vision.add_argument(
             "--fused",
             action=argparse.BooleanOptionalAction,
             default=None,
@@ -182,6 +193,9 @@ def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:
         "max_positions": args.max_positions,
         "clip": args.clip,
         "fused": args.fused,
+        "dtype": args.dtype,
+        "encoder_format": args.encoder_format,
+        "calibrate": tuple(args.calibrate) if args.calibrate else None,
         "parameters": parameters or None,
     }
     return checkpoint, replace(options, **{name: value for name, value in given.items() if value is not None})

@@ -367,6 +367,7 @@ def prepare(
         options.weight_formats,
         frames_per_call=divisor_up_to(num_frames, options.frames_per_call),
         fused=options.fused,
+        vision_format=options.dtype if options.encoder_format == "float" else options.encoder_format,
     )
     return model, compressors, config, plan
 

@@ -71,6 +71,8 @@ def from_recipe(recipe: ModelRecipe, revision: str, token: str | None) -> Export
         "siglip_head": fetch(recipe.siglip_head, None, token) if recipe.siglip_head else None,
         "max_positions": recipe.max_positions,
         "fused": recipe.fused,
+        "dtype": recipe.dtype,
+        "encoder_format": recipe.encoder_format,
         "name": recipe.name,
         "revision": revision,
         "licence": recipe.licence,
