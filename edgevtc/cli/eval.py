@@ -173,11 +173,11 @@ def show(report: Report) -> None:
         }
     )
     shares, rows = grid(report)
-    heads = [f"{100 * ratio:g} %" for ratio in shares]
+    heads = [f"{100 * ratio:g}" for ratio in shares]
     for title, of in (
-        ("accuracy", lambda result: shared(result.accuracy.accuracy, result.accuracy)),
-        ("share of full accuracy", lambda result: shared(result.of_full and result.of_full.value, result.of_full)),
-        ("gap from random", lambda r: shared(r.gap_recovered and r.gap_recovered.value, r.gap_recovered)),
+        ("accuracy, %", lambda result: shared(result.accuracy.accuracy, result.accuracy)),
+        ("of full, %", lambda result: shared(result.of_full and result.of_full.value, result.of_full)),
+        ("gap, %", lambda r: shared(r.gap_recovered and r.gap_recovered.value, r.gap_recovered)),
     ):
         lines = [[method, *(of(row[r]) if r in row else "" for r in shares)] for method, row in rows.items()]
         if any(cell for line in lines for cell in line[1:]):
@@ -186,5 +186,5 @@ def show(report: Report) -> None:
 
 
 def shared(value: float | None, interval: Score | Estimate | None) -> str:
-    """A share with half the width of its interval; nothing where there is none."""
-    return "" if value is None or interval is None else f"{value:.3f} ±{(interval.high - interval.low) / 2:.3f}"
+    """A share in percent with half the width of its interval; nothing where there is none."""
+    return "" if value is None or interval is None else f"{100 * value:.1f}±{50 * (interval.high - interval.low):.1f}"

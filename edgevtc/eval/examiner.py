@@ -34,12 +34,14 @@ class CellRecord:
 
     Attributes:
         answers: One a question, in order.
+        margins: How clear each was, see :attr:`edgevtc.answer.Answer.answer_margin`.
         compress_s: The compressor.
         prefill_s: The decoder over the whole prompt of the first question.
         ttft_s: From opening the file to the first token of the first answer.
     """
 
     answers: tuple[str, ...]
+    margins: tuple[float, ...]
     compress_s: float
     prefill_s: float
     ttft_s: float
@@ -144,7 +146,11 @@ class Examiner:
             answers = [session.ask(question.text) for question in asked]
             first = answers[0]
             cells[cell_name(cell)] = CellRecord(
-                tuple(answer.answer for answer in answers), first.compress_s, first.prefill_s, open_s + first.ttft_s
+                tuple(answer.answer for answer in answers),
+                tuple(round(answer.answer_margin, 6) for answer in answers),
+                first.compress_s,
+                first.prefill_s,
+                open_s + first.ttft_s,
             )
         return ClipRecord(
             video,

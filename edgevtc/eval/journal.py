@@ -49,6 +49,7 @@ class RunArguments:
         questions: Most questions a clip.
         world: :meth:`edgevtc.eval.clips.Clips.digest`.
         cells: What was measured; the first keeps every token.
+        auto_margins: Method → answer margin that `--budget auto` goes by.
     """
 
     bundle_sha256: str
@@ -60,6 +61,7 @@ class RunArguments:
     questions: int
     world: str
     cells: tuple[Cell, ...]
+    auto_margins: dict[str, float]
 
 
 #: Field → what a message calls it, where that is not its own name.

@@ -142,6 +142,7 @@ def markdown(report: Report, command: str) -> str:
             + cell_table(report, lambda result: points(difference(report, result, BASELINE)), (BASELINE,))
         )
     parts += [
+        auto_table(report),
         times_table(report),
         group_table(report, "By question type", {"": report.types}),
         group_table(report, "By slice of clips", report.slices),
@@ -189,6 +190,39 @@ def cell_table(report: Report, write: Any, without: Sequence[str] = ()) -> str:
             for method, row in rows.items()
             if method not in without
         ],
+    )
+
+
+def auto_table(report: Report) -> str:
+    """Methods whose budget each question chooses, beside a fixed budget of no fewer tokens."""
+    if not report.auto:
+        return ""
+    lines = [
+        [
+            f"`{auto.method}`",
+            f"{auto.margin:g}",
+            share(auto.accuracy, ""),
+            f"{auto.tokens_kept:.1f}",
+            f"{auto.tokens_prefilled:.1f}",
+            str(auto.fixed_budget),
+            points(auto.minus_fixed),
+        ]
+        for auto in report.auto
+    ]
+    heads = [
+        "method",
+        "margin",
+        "accuracy, %",
+        "tokens kept",
+        "prefilled",
+        "fixed budget",
+        "auto more accurate, points",
+    ]
+    return (
+        "### Budget by the answer's margin (`--budget auto`)\n\n"
+        "Each question begins at the smallest measured budget and takes the next while its answer's margin is below "
+        "the threshold. *Prefilled* counts every budget tried; the fixed budget is the smallest measured one of no fewer "
+        "tokens.\n\n" + table(heads, lines)
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevtc.errors import ConfigError
+from edgevtc.eval.auto import AutoResult, auto_results
 from edgevtc.eval.examiner import Asked, ClipRecord
 from edgevtc.eval.intervals import Estimate, Sheet
 from edgevtc.eval.journal import Cell, Journal, RunArguments, write_whole
@@ -100,6 +101,7 @@ class Report:
         clip_s: Median time of a whole clip in the run, rendering included.
         cells: The full tokens first.
         differences: Of all pairs of methods at each budget.
+        auto: Methods whose budget each question chooses.
         types: Question type → its results.
         slices: Slice → value → its results.
     """
@@ -112,6 +114,7 @@ class Report:
     clip_s: float
     cells: tuple[CellResult, ...]
     differences: tuple[Difference, ...]
+    auto: tuple[AutoResult, ...]
     types: dict[str, Group]
     slices: dict[str, dict[str, Group]]
 
@@ -145,6 +148,7 @@ def make_report(journal: Journal, videos: int | None = None, blind_scenes: int =
         median(record.seconds for record in records),
         tuple(cell_result(everything, records, cells, index) for index in range(len(cells))),
         tuple(differences(everything, cells)),
+        tuple(auto_results(records, cells, journal.arguments.auto_margins)),
         {
             kind: group(records, cells, blind, wanted, CHANCE[kind])
             for kind, wanted in by_type.items()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from edgevtc.adaptive import margin_threshold
 from edgevtc.bundle import Bundle
 from edgevtc.errors import BackendError, ConfigError, choices
 from edgevtc.eval.clips import EVAL_SPLITS, Clips
@@ -77,6 +78,7 @@ class Evaluation:
             self.questions,
             self.clips(folder).digest(),
             tuple(Cell(cell.name, cell.budget, cell.retention_ratio, cell.positions) for cell in cells),
+            {cell.name: margin_threshold(bundle.manifest, cell.name) for cell in cells},
         )
 
     def examiner(self, folder: Path) -> Examiner:

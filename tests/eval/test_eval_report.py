@@ -43,13 +43,16 @@ def journal_of(folder: Path, cells: tuple[Cell, ...], right: dict[str, list[str]
         for place, cell in enumerate(cells):
             marks = right.get(cell.name, ["00"] * videos)[video]
             answers = tuple(q.answer if mark == "1" else "no" for q, mark in zip(QUESTIONS, marks, strict=True))
-            found[cell.name] = CellRecord(answers, 0.001 * place, 0.01 * (video + 1), 0.2 + 0.0005 * cell.budget)
+            margins = tuple(0.3 if mark == "1" else 0.1 for mark in marks)
+            found[cell.name] = CellRecord(
+                answers, margins, 0.001 * place, 0.01 * (video + 1), 0.2 + 0.0005 * cell.budget
+            )
         slices = {"camera": "static" if video % 2 else "panned", "noise": "0.5", "length": "20 s", "things": "1"}
         return ClipRecord(video, slices, QUESTIONS, QUESTIONS, ("red", "six"), 1.0, 0.1, 2.0, found)
 
     answers = {QUESTIONS[0].text: "red", QUESTIONS[1].text: ""}
     (folder / "blind.json").write_text(json.dumps({"scenes": 50, "answers": answers}))
-    arguments = RunArguments("ab" * 32, "a model", 100, "cpu", "dev", 3, 2, "cd" * 32, cells)
+    arguments = RunArguments("ab" * 32, "a model", 100, "cpu", "dev", 3, 2, "cd" * 32, cells, {"holitom": 0.2})
     return SimpleNamespace(folder=folder, arguments=arguments, records={video: clip(video) for video in range(videos)})
 
 
@@ -118,6 +121,16 @@ def test_known_records_give_known_numbers(tmp_path):
         "things": ["1"],
     }
     assert report.slices["camera"]["panned"].questions == 4
+
+
+def test_auto_takes_the_first_budget_that_is_sure(tmp_path):
+    # 2 tokens: one of eight sure and right; 10 tokens: three of the others right; what auto asks last is its answer.
+    right = {"none-b100": ["11"] * 4, "holitom-b2": ["10", "00", "00", "00"], "holitom-b10": ["01", "11", "00", "00"]}
+    (auto,) = report_of(tmp_path, right, ["holitom"]).auto
+    assert (auto.method, auto.margin, auto.accuracy.accuracy) == ("holitom", 0.2, 4 / 8)
+    assert auto.tokens_kept == pytest.approx((2 + 7 * 10) / 8)
+    assert auto.tokens_prefilled == pytest.approx((2 + 7 * 12) / 8)
+    assert (auto.fixed_budget, auto.minus_fixed.value) == (10, 1 / 8)
 
 
 def test_a_report_needs_two_clips_and_takes_the_first_ones(tmp_path):

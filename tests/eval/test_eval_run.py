@@ -73,8 +73,27 @@ def test_a_record_holds_every_cell_and_what_ask_answers(finished):
             assert 0 < cell["compress_s"] + cell["prefill_s"] + record["open_s"] <= cell["ttft_s"] < record["seconds"]
     for method, ratio, name in (("none", 1.0, "none-b576"), ("holitom", 0.02, "holitom-b12")):
         video = Runner(method=method, retention_ratio=ratio, threads=1).open(finished / "videos" / "00001.mp4")
-        answers = [video.ask(question["text"]).answer for question in found[1]["questions"]]
-        assert answers == found[1]["cells"][name]["answers"]
+        answers = [video.ask(question["text"]) for question in found[1]["questions"]]
+        assert [answer.answer for answer in answers] == found[1]["cells"][name]["answers"]
+        margins = [answer.answer_margin for answer in answers]
+        assert margins == pytest.approx(found[1]["cells"][name]["margins"], abs=1e-3)
+
+
+def test_auto_of_the_records_is_auto_of_the_runner(finished):
+    with Journal(finished) as journal:
+        report = make_report(journal, blind_scenes=100)
+    (auto,) = [auto for auto in report.auto if auto.method == "holitom"]
+    runner = Runner(method="holitom", budget="auto", margin=auto.margin, threads=1)
+    right, kept = [], []
+    for video, record in journal.records.items():
+        session = runner.open(finished / "videos" / f"{video:05d}.mp4")
+        session.methods = tuple(entry for entry in session.methods if entry.budget in (12, 86))
+        answers = [session.ask(question.text) for question in record.questions]
+        right += [answer.answer == question.answer for answer, question in zip(answers, record.questions, strict=True)]
+        kept += [answer.budget for answer in answers]
+    assert auto.accuracy.accuracy == pytest.approx(sum(right) / len(right))
+    assert auto.tokens_kept == pytest.approx(sum(kept) / len(kept))
+    assert 12 < auto.tokens_kept < 86
 
 
 def test_clips_are_files_of_several_forms(finished):

@@ -1,0 +1,85 @@
+"""What `--budget auto` would have answered, from answers at every budget and their margins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgevtc.eval.examiner import ClipRecord
+from edgevtc.eval.intervals import Estimate, Sheet
+from edgevtc.eval.journal import Cell
+from edgevtc.eval.world_scores import Score
+
+__all__ = ["AutoResult", "auto_results"]
+
+
+@dataclass(frozen=True)
+class AutoResult:
+    """A method whose budget each question chooses among the measured ones, the smallest first.
+
+    Attributes:
+        method: Its name.
+        margin: Answer margin below which the next budget is tried.
+        accuracy: Share of right answers.
+        tokens_kept: Mean of the budgets that answers were given at.
+        tokens_prefilled: Mean of the sums of all budgets tried.
+        fixed_budget: The smallest measured budget of at least `tokens_prefilled` tokens, else the largest.
+        minus_fixed: By how much auto is more accurate than that budget.
+    """
+
+    method: str
+    margin: float
+    accuracy: Score
+    tokens_kept: float
+    tokens_prefilled: float
+    fixed_budget: int
+    minus_fixed: Estimate
+
+
+def auto_results(
+    records: Sequence[ClipRecord], cells: Sequence[Cell], margins: dict[str, float]
+) -> Iterable[AutoResult]:
+    """Results of every method that was measured at several budgets.
+
+    Args:
+        records: What was measured.
+        cells: Methods at budgets.
+        margins: Method → threshold.
+    """
+    for method, margin in margins.items():
+        rising = sorted((cell for cell in cells if cell.method == method), key=lambda cell: cell.budget)
+        if len(rising) > 1:
+            yield auto_result(records, rising, margin)
+
+
+def auto_result(records: Sequence[ClipRecord], rising: Sequence[Cell], margin: float) -> AutoResult:
+    """The result of one method, whose cells come by rising budget."""
+    budgets = np.array([cell.budget for cell in rising])
+    kept, prefilled, right, asked = [], [], [], []
+    for record in records:
+        measured = [record.cells[cell.name] for cell in rising]
+        enough = np.array([cell.margins for cell in measured]) >= margin
+        enough[-1] = True  # there is no larger budget to try
+        chosen = enough.argmax(0)
+        hits = [
+            [answer == question.answer for answer, question in zip(cell.answers, record.questions, strict=True)]
+            for cell in measured
+        ]
+        kept.append(budgets[chosen])
+        prefilled.append(budgets.cumsum()[chosen])
+        right.append([sum(hits[at][place] for place, at in enumerate(chosen)), *(sum(row) for row in hits)])
+        asked.append(len(record.questions))
+    sheet = Sheet(np.array(right), np.array(asked))
+    spent = float(np.concatenate(prefilled).mean())
+    fixed = min(int(np.searchsorted(budgets, spent)), len(budgets) - 1)
+    return AutoResult(
+        rising[0].method,
+        margin,
+        sheet.score(0),
+        float(np.concatenate(kept).mean()),
+        spent,
+        int(budgets[fixed]),
+        sheet.difference(0, fixed + 1),
+    )
