@@ -64,6 +64,8 @@ class View(Command):
                     "tokens_total": panel.total,
                     "tokens_dropped": panel.dropped,
                     "positions": panel.positions_mode,
+                    "segments": [segment.first for segment in panel.segments] or None,
+                    "segment_budgets": [segment.kept for segment in panel.segments] or None,
                     "answer": panel.answer if args.question is not None else None,
                 }
                 for panel in scene.panels

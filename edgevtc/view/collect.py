@@ -80,7 +80,17 @@ def view_video(
             runner.method = entry
             session = VideoSession(runner, encoded, time.perf_counter(), [])
             tokens, answer = session.visual, session.ask(question).answer
-        panels.append(Panel(entry.name, entry.positions, tokens.positions, tokens.counts, tokens.assignment, answer))
+        panels.append(
+            Panel(
+                entry.name,
+                entry.positions,
+                tokens.positions,
+                tokens.counts,
+                tokens.assignment,
+                answer,
+                tokens.segments,
+            )
+        )
     return Scene(
         video=Path(source).resolve().name,
         model=manifest.model.name,

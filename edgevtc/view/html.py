@@ -44,6 +44,7 @@ def render_html(scene: Scene) -> bytes:
                     "positions": panel.positions.tolist(),
                     "counts": panel.counts.tolist(),
                     "assignment": panel.assignment.tolist(),
+                    "segments": panel.segments,
                 }
                 for panel in scene.panels
             ],

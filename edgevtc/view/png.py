@@ -18,8 +18,11 @@ SHEET_WIDTH = 1200
 
 MARGIN, GUTTER, GAP = 24, 28, 8
 FRAME_MIN, FRAME_MAX = 130, 480
-STRIP_HEIGHT, CAPTION_HEIGHT = 44, 20
+STRIP_HEIGHT, CAPTION_HEIGHT, TAPE_HEIGHT = 44, 20, 16
 PAGE, INK, SOFT, BAR = "#ffffff", "#1c1b19", "#625f59", "#3d5a80"
+
+#: Segments by turns: their ground.
+TAPE = ("#c9d5e4", "#e8dccb")
 
 #: How much of a frame's own light is left where a token was dropped, and where it was folded in under a colour.
 DROPPED_LIGHT, FOLDED_LIGHT, FOLDED_TINT = 0.2, 0.3, 0.3
@@ -76,9 +79,10 @@ def draw_panel(panel: Panel, scene: Scene, width: int) -> Image.Image:
     cell = min(FRAME_MAX, (width - GAP * (columns - 1)) // columns)
     high, wide = scene.frames[0].shape[:2]
     frame_height = max(1, round(cell * high / wide))
-    step = frame_height + CAPTION_HEIGHT + GAP
+    tape = TAPE_HEIGHT + 2 if scene.segmented else 0
+    step = tape + frame_height + CAPTION_HEIGHT + GAP
     top = 52 + (26 if scene.question else 0)
-    start = top + STRIP_HEIGHT + 26
+    start = top + STRIP_HEIGHT + tape + 26
     picture = Image.new("RGB", (width, start + step * math.ceil(frames / columns)), PAGE)
     draw = ImageDraw.Draw(picture)
     write(draw, (0, 0), panel.method, 21, INK, width)
@@ -88,9 +92,20 @@ def draw_panel(panel: Panel, scene: Scene, width: int) -> Image.Image:
     if scene.question:
         write(draw, (0, 52), f"answer: {panel.answer}", 17, INK, width)
     draw_strip(draw, panel, scene, (0, top, width, top + STRIP_HEIGHT))
+    segment_of = {
+        frame: (number, segment)
+        for number, segment in enumerate(panel.segments)
+        for frame in range(segment.first, segment.last + 1)
+    }
     colours = colour_groups(panel, scene.grid)
     for index, (frame, time_s) in enumerate(zip(scene.frames, scene.times_s, strict=True)):
-        x, y = (index % columns) * (cell + GAP), start + (index // columns) * step
+        x, y = (index % columns) * (cell + GAP), start + (index // columns) * step + tape
+        if index in segment_of:
+            number, segment = segment_of[index]
+            # The tape runs on over the gap to the next frame of the segment, as far as the row goes.
+            runs_on = GAP if index < segment.last and (index + 1) % columns else 0
+            label = f"segment {number + 1}: {segment.kept} kept" if index == segment.first else ""
+            draw_tape(draw, (x, y - tape, x + cell + runs_on, y - 2), number, label)
         picture.paste(draw_frame(frame, panel, index, colours, scene.grid, (cell, frame_height)), (x, y))
         write(draw, (x, y + frame_height + 2), f"{time_s:.2f} s", 13, SOFT, cell)
         write(
@@ -113,7 +128,21 @@ def draw_strip(draw: ImageDraw.ImageDraw, panel: Panel, scene: Scene, box: tuple
         if slot >= 22:
             write(draw, ((x0 + x1) / 2, bottom - height - 3), str(count), 12, SOFT, round(slot), anchor="ms")
     draw.line((left, bottom, right - 1, bottom), fill=SOFT)
-    write(draw, ((left + right) / 2, bottom + 3), "tokens kept per frame", 12, SOFT, right - left, anchor="ma")
+    what = "tokens kept per frame"
+    for number, segment in enumerate(panel.segments):
+        x0, x1 = left + round(segment.first * slot), left + round((segment.last + 1) * slot) - 2
+        draw_tape(draw, (x0, bottom + 2, x1, bottom + 2 + TAPE_HEIGHT), number, str(segment.kept))
+        what = "tokens kept per frame, and per segment"
+    below = bottom + 3 + (TAPE_HEIGHT + 2 if scene.segmented else 0)
+    write(draw, ((left + right) / 2, below), what, 12, SOFT, right - left, anchor="ma")
+
+
+def draw_tape(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], number: int, label: str) -> None:
+    """A piece of a segment's tape, with what there is room for of its label."""
+    left, top, right, _ = box
+    draw.rectangle((*box[:2], max(left, right - 1), box[3] - 1), fill=TAPE[number % len(TAPE)])
+    if font(12).getlength(label) <= right - left - 4:
+        write(draw, (left + 3, top), label, 12, INK, right - left)
 
 
 def draw_frame(

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DROPPED", "PALETTE", "Panel", "Scene", "colour_groups"]
+__all__ = ["DROPPED", "PALETTE", "Panel", "Scene", "Segment", "colour_groups"]
 
 #: Assignment of a token that no slot took.
 DROPPED = -1
 
 #: Okabe and Ito, "Color Universal Design" (2008), without black: told apart with every common colour blindness.
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+
+
+class Segment(NamedTuple):
+    """A run of frames that the method took together: its first and last frame, and the slots that stand in it."""
+
+    first: int
+    last: int
+    kept: int
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Panel:
         counts: [B] int32 inputs folded into each slot.
         assignment: [T, N] int32 slot of each input, −1 where dropped.
         answer: The model's answer, or "" where nothing was asked.
+        segment_of: [T] int32 index of the segment each frame belongs to; None where the graph gives none.
     """
 
     method: str
@@ -35,6 +45,7 @@ class Panel:
     counts: NDArray[np.int32]
     assignment: NDArray[np.int32]
     answer: str = ""
+    segment_of: NDArray[np.int32] | None = None
 
     @property
     def kept(self) -> int:
@@ -62,6 +73,16 @@ class Panel:
         frames, tokens = self.assignment.shape
         return np.bincount(self.positions // tokens, minlength=frames).tolist()
 
+    @property
+    def segments(self) -> list[Segment]:
+        """The method's segments in order; none where it has none."""
+        if self.segment_of is None:
+            return []
+        first = np.flatnonzero(np.diff(self.segment_of, prepend=-1))
+        last = [*(first[1:] - 1), len(self.segment_of) - 1]
+        kept = np.add.reduceat(self.kept_per_frame, first)
+        return [Segment(int(a), int(b), int(c)) for a, b, c in zip(first, last, kept, strict=True)]
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -88,6 +109,11 @@ class Scene:
     panels: list[Panel]
     question: str = ""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def segmented(self) -> bool:
+        """Whether a method divided the clip."""
+        return any(panel.segments for panel in self.panels)
 
 
 def colour_groups(panel: Panel, grid: tuple[int, int]) -> NDArray[np.int64]:

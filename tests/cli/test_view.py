@@ -33,6 +33,8 @@ def test_two_methods_on_one_page(edgevtc, samples, tmp_path):
     report = json.loads(out)
     assert (code, err, report["path"]) == (0, "", str(path))
     assert [entry["method"] for entry in report["methods"]] == ["infomerge", "holitom"]
+    for entry in report["methods"]:
+        assert entry["segments"] is None or sum(entry["segment_budgets"]) == entry["tokens_kept"]
     text = path.read_text(encoding="utf-8")
     data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
     for panel, entry in zip(data["panels"], report["methods"], strict=True):

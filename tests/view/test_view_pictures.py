@@ -4,16 +4,17 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from edgevtc.errors import ConfigError
 from edgevtc.view import Panel, Scene, write_view
 from edgevtc.view.html import render_html
-from edgevtc.view.png import SHEET_WIDTH, draw_frame, render_png
+from edgevtc.view.png import SHEET_WIDTH, TAPE, draw_frame, render_png
 from edgevtc.view.scene import PALETTE, colour_groups
 
 GRID = (2, 3)
@@ -116,6 +117,35 @@ def test_hostile_names_stay_text():
     assert "".join(page.texts["h1"]) == HOSTILE
     assert page.data["panels"][0]["method"] == "</script><b>"
     assert render_png(scene)
+
+
+def test_segments_and_their_budgets_are_drawn():
+    panel = replace(decided("cut"), segment_of=np.array([0, 1], np.int32))
+    assert panel.segments == [(0, 0, 2), (1, 1, 1)]
+    assert decided().segments == []
+    scene = scene_of(panel, decided("whole"))
+    page = page_of(scene)
+    assert page.data["panels"][0]["segments"] == [[0, 0, 2], [1, 1, 1]] and page.data["panels"][1]["segments"] == []
+    pieces = [attributes["class"] for attributes in page.classes("piece")]
+    assert pieces == ["piece tone0", "piece tone1", "piece", "piece"]
+    assert {"segment 1: 2 kept", "segment 2: 1 kept"} <= set(page.texts["div"])
+    assert [text for text in page.texts["span"] if text in ("2", "1")] == ["2", "1"]
+    assert not page_of(scene_of()).classes("piece")
+    sheet = np.asarray(Image.open(io.BytesIO(render_png(scene))))
+    plain = np.asarray(Image.open(io.BytesIO(render_png(scene_of(decided("cut"), decided("whole"))))))
+    tapes = [np.array(ImageColor.getrgb(colour)) for colour in TAPE]
+    assert all((sheet == colour).all(-1).sum() > 500 for colour in tapes)
+    assert not any((plain == colour).all(-1).any() for colour in tapes)
+
+
+def test_a_segment_of_several_frames_is_one_piece_of_tape():
+    assignment = np.arange(24, dtype=np.int32).reshape(4, 6)
+    panel = Panel("m", "original", np.arange(24, dtype=np.int32), np.ones(24, np.int32), assignment)
+    panel = replace(panel, segment_of=np.array([0, 0, 0, 1], np.int32))
+    frames = [np.full((40, 60, 3), 200, np.uint8)] * 4
+    page = page_of(Scene("clip.mp4", "a model", "ab" * 32, GRID, frames, [0.0, 1.0, 2.0, 3.0], [panel]))
+    assert [segment.kept for segment in panel.segments] == [18, 6]
+    assert [a["class"] for a in page.classes("piece")] == ["piece tone0 runs-on"] * 2 + ["piece tone0", "piece tone1"]
 
 
 @pytest.mark.parametrize("count", [1, 2])
