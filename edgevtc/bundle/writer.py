@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -105,16 +106,20 @@ class BundleWriter(FolderWriter):
         self._entries.pop(name, None)
         return super().file(name, content)
 
-    def link(self, source: Path, name: str) -> None:
-        """Take a finished file as file ``name``: without a second copy of its bytes, where the file system can."""
+    def adopt(self, source: Path, name: str, *, link: bool) -> None:
+        """Take a finished file as file ``name``: a copy, or with ``link`` the same bytes, where the file system can.
+
+        A link must not outlive the export: onnx refuses files of several names.
+        """
         path = self._folder / name
         if path.exists():  # a tensor that is shared
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, path)
-        except OSError:
-            shutil.copyfile(source, path)
+        if link:
+            with contextlib.suppress(OSError):
+                os.link(source, path)
+                return
+        shutil.copyfile(source, path)
 
     def draft(self, manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Bundle:
         """Write the manifest over all files written so far and open the folder being filled, to try the bundle out."""

@@ -181,7 +181,7 @@ def export_bundle(
     if restart:
         parts.clear()
     require_room(plan, output, held=parts.size())
-    graphs = Parts(cache_dir, only_latest=False, say=progress) if cache_dir is not None else parts
+    graphs = Parts(cache_dir, shared=True, say=progress) if cache_dir is not None else parts
     with writer:
         question = options.examples[0] if options.examples else DEFAULT_QUESTION
         made = make_parts(
@@ -292,13 +292,14 @@ def make_parts(
         key = f"{compressor.spec.name}-b{compressor.budget}"
         compressed = graphs.take(
             f"compressors/{key}", program, partial(write_compressor, compressor, shapes, options.dtype, progress)
-        ).into(writer)
+        )
         if options.fused:
             parts.take(
                 f"vision/{key}",
                 {**encoded, "program": program},
                 partial(write_fused, compressor, clip_encoder, compressed.folder, progress),
             ).into(writer)
+        compressed.into(writer)  # last, for no tensor is read of a file of two names
     decoder = write_decoder(writer, parts, source, model, config, options, progress)
     progress("writing texts")
     tokenizer = writer.file("tokenizer.json", tokenizer_json(checkpoint))
@@ -313,7 +314,7 @@ def make_parts(
 
     asked = {"programs": programs, "prompt_ids": ids, "frames": hashlib.sha256(frames.tobytes()).hexdigest()}
     held = parts.take("references", {**seen, **asked, "options": without(options, REFERENCE_BLIND)}, write_reference)
-    writer.link(held.folder / REFERENCES, REFERENCES)
+    held.give(writer, REFERENCES)
     methods = tuple(method_entry(compressor, config, options) for compressor in compressors)
     return Made(encoder.entry(VisionEntry), methods, decoder, TorchReference.read(model, held.folder))
 

@@ -36,11 +36,13 @@ class Part:
         folder: Holds its files, by the names they have in a bundle.
         record: What its maker has to say about them, as JSON.
         files: Name → SHA-256.
+        shared: Whether it stays for other exports.
     """
 
     folder: Path
     record: Any
     files: dict[str, str]
+    shared: bool
 
     def entry(self, kind: type[Entry]) -> Entry:
         """The record as an entry of the manifest."""
@@ -49,13 +51,12 @@ class Part:
     def into(self, writer: BundleWriter) -> Part:
         """Make the files a bundle's; returns itself."""
         for name in self.files:
-            writer.link(self.folder / name, name)
+            self.give(writer, name)
         return self
 
-    @property
-    def size(self) -> int:
-        """Bytes of the files."""
-        return sum((self.folder / name).stat().st_size for name in self.files)
+    def give(self, writer: BundleWriter, name: str) -> None:
+        """Make one file a bundle's."""
+        writer.adopt(self.folder / name, name, link=not self.shared)
 
 
 class Parts:
@@ -63,12 +64,12 @@ class Parts:
 
     Args:
         folder: Made with the first part.
-        only_latest: Whether a part that is made anew replaces the ones of its name, or stands beside them.
+        shared: Whether other exports use the folder too: what does not fit this one then stays for them.
         say: Called with a line about each part that is taken over, or is not and why.
     """
 
-    def __init__(self, folder: Path, *, only_latest: bool, say: Callable[[str], None]) -> None:
-        self.folder, self.only_latest, self._say = folder, only_latest, say
+    def __init__(self, folder: Path, *, shared: bool, say: Callable[[str], None]) -> None:
+        self.folder, self.shared, self._say = folder, shared, say
 
     def take(self, name: str, depends: Mapping[str, Any], make: Callable[[FolderWriter], object]) -> Part:
         """A part that was finished before, or one that is made now.
@@ -84,12 +85,12 @@ class Parts:
         stem = name.replace("/", "-").replace(" ", "-")
         folder = self.folder / f"{stem}.{fingerprint(depends)}"
         if folder.is_dir():
-            if (part := read(folder)) is not None:
+            if (part := self._read(folder)) is not None:
                 self._say(f"taking {name} as it was finished before")
                 return part
             self._say(f"leaving out {name} as it was left before: it is damaged")
             shutil.rmtree(folder)
-        elif self.only_latest and (others := [*self.folder.glob(f"{stem}.*")]):
+        elif not self.shared and (others := [*self.folder.glob(f"{stem}.*")]):
             self._say(f"leaving out {name} as it was left before: model, options or code are others now")
             for other in others:
                 shutil.rmtree(other)
@@ -112,9 +113,19 @@ class Parts:
                 draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        part = read(folder)
+        part = self._read(folder)
         assert part is not None  # it was just finished
         return part
+
+    def _read(self, folder: Path) -> Part | None:
+        """A finished part; None where it is damaged."""
+        try:
+            held = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            part = Part(folder, held["record"], held["files"], self.shared)
+            intact = all(file_sha256(folder / name) == sha256 for name, sha256 in part.files.items())
+        except (OSError, ValueError, KeyError):
+            return None
+        return part if intact else None
 
     def size(self) -> int:
         """Bytes of everything in the folder."""
@@ -137,18 +148,7 @@ def working_parts(output: Path, say: Callable[[str], None]) -> Parts:
                 leftover.rename(folder)
             elif leftover != folder:
                 shutil.rmtree(leftover, ignore_errors=True)
-    return Parts(folder, only_latest=True, say=say)
-
-
-def read(folder: Path) -> Part | None:
-    """A finished part; None where it is damaged."""
-    try:
-        held = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        part = Part(folder, held["record"], held["files"])
-        intact = all(file_sha256(folder / name) == sha256 for name, sha256 in part.files.items())
-    except (OSError, ValueError, KeyError):
-        return None
-    return part if intact else None
+    return Parts(folder, shared=False, say=say)
 
 
 def all_files(folder: Path) -> list[Path]:
