@@ -57,6 +57,15 @@ def to_float16(model: ir.Model) -> ir.Model:
     half |= {clip for node in list(graph) if node in half and (clip := _clamped(graph, node, half)) is not None}
     produced = {value for node in half for value in node.outputs}
     casts: dict[ir.Value, ir.Value] = {}
+    for index, value in enumerate(graph.outputs):
+        if value in produced:
+            cast, output = new_node("Cast", f"{value.name}.float32", [value], FLOAT, to=FLOAT)
+            value.name, output.name = f"{value.name}.float16", value.name
+            producer = value.producer()
+            assert producer is not None
+            graph.insert_after(producer, cast)
+            graph.outputs[index] = casts[value] = output
+            half.add(cast)
     for node in list(graph):
         for index, value in enumerate(node.inputs):
             if value is None or value.dtype != FLOAT:
@@ -68,12 +77,6 @@ def to_float16(model: ir.Model) -> ir.Model:
                     cast, casts[value] = new_node("Cast", f"{value.name}.float32", [value], FLOAT, to=FLOAT)
                     graph.insert_before(node, cast)
                 node.replace_input_with(index, casts[value])
-    for index, value in enumerate(graph.outputs):
-        if value in produced:
-            cast, output = new_node("Cast", f"{value.name}.float32", [value], FLOAT, to=FLOAT)
-            value.name, output.name = f"{value.name}.float16", value.name
-            graph.append(cast)
-            graph.outputs[index] = output
     for value in produced:
         value.type = ir.TensorType(FLOAT16)
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
