@@ -221,8 +221,8 @@ def auto_table(report: Report) -> str:
     return (
         "### Budget by the answer's margin (`--budget auto`)\n\n"
         "Each question begins at the smallest measured budget and takes the next while its answer's margin is below "
-        "the threshold. *Prefilled* counts every budget tried; the fixed budget is the smallest measured one of no fewer "
-        "tokens.\n\n" + table(heads, lines)
+        "the threshold. *Prefilled* counts every budget tried; the fixed budget is the smallest measured one of no "
+        "fewer tokens.\n\n" + table(heads, lines)
     )
 
 
