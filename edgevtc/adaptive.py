@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from edgevtc.bundle import Manifest, MethodEntry
-from edgevtc.errors import ConfigError
+from edgevtc.errors import BundleError, ConfigError
 
-__all__ = ["AUTO", "DEFAULT_MARGIN", "by_budget", "margin_threshold"]
+__all__ = ["AUTO", "DEFAULT_MARGIN", "by_budget", "margin_threshold", "rungs"]
 
 #: What stands for a budget that each question chooses.
 AUTO: Final = "auto"
@@ -26,6 +26,27 @@ def by_budget(manifest: Manifest, name: str | None) -> tuple[MethodEntry, ...]:
     return tuple(sorted((entry for entry in manifest.methods if entry.name == name), key=lambda entry: entry.budget))
 
 
+def rungs(manifest: Manifest, name: str | None) -> tuple[MethodEntry, ...]:
+    """The entries that auto tries, by rising budget: the calibrated ones, else those of a token a frame or more.
+
+    With fewer tokens than frames the embedded model's margins say little: it is sure of what it cannot see.
+
+    Raises:
+        ConfigError: The bundle has no such method.
+        BundleError: The bundle was calibrated for budgets it does not hold.
+    """
+    entries = by_budget(manifest, name)
+    calibrated = manifest.auto.get(entries[0].name)
+    if calibrated is None:
+        return tuple(entry for entry in entries if entry.budget >= manifest.vision.num_frames) or entries[-1:]
+    chosen = tuple(entry for entry in entries if entry.budget in calibrated.budgets)
+    if not chosen or len(chosen) != len(calibrated.budgets):
+        raise BundleError(
+            f"manifest: auto names budgets of {entries[0].name} that the bundle does not hold: calibrate it again"
+        )
+    return chosen
+
+
 def margin_threshold(manifest: Manifest, name: str, margin: float | None = None) -> float:
     """The answer margin below which the next budget is tried: as given, else as calibrated, else the default.
 
@@ -33,7 +54,7 @@ def margin_threshold(manifest: Manifest, name: str, margin: float | None = None)
         ConfigError: The given one is negative or no number.
     """
     if margin is None:
-        return manifest.auto_margins.get(name, DEFAULT_MARGIN)
+        return manifest.auto[name].margin if name in manifest.auto else DEFAULT_MARGIN
     if not margin >= 0:
         raise ConfigError(f"margin {margin} is not valid: give 0 (never try a larger budget) or more")
     return margin

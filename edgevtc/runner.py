@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgevtc.adaptive import AUTO, by_budget, margin_threshold
+from edgevtc.adaptive import AUTO, by_budget, margin_threshold, rungs
 from edgevtc.answer import Answer
 from edgevtc.bundle import Bundle, MethodEntry
 from edgevtc.decoder.prompt import VisualSpan
@@ -81,7 +81,9 @@ class Runner(LoadedBundle):
         super().__init__(bundle, device, threads, weight_format)
         manifest = self.bundle.manifest
         self.margin = margin_threshold(manifest, manifest.method(method).name, margin) if budget == AUTO else None
-        if budget == AUTO or ttft_s is not None:
+        if budget == AUTO:
+            self.method = rungs(manifest, method)[0]
+        elif ttft_s is not None:
             self.method = by_budget(manifest, method)[0]
         else:
             self.method = select_method(self.bundle, method, budget, retention_ratio)
@@ -105,7 +107,7 @@ class Runner(LoadedBundle):
             ConfigError: No budget's first token comes in time any more.
         """
         if self.margin is not None:
-            return by_budget(self.bundle.manifest, self.method.name)
+            return rungs(self.bundle.manifest, self.method.name)
         if self._latency is None or self.ttft_s is None:
             return (self.method,)
         return (self._latency.largest(self._within, self.ttft_s, spent_s),)

@@ -101,6 +101,21 @@ def test_follow_ups_are_part_of_the_conversation(video):
     assert len(video.turns) == 2
 
 
+def test_a_turn_stands_once_it_is_answered(video):
+    video.ask("what changed")
+    before, too_long = video.turns, "is there a red circle or a blue square " * 400
+    for follow_up in (True, False):
+        with pytest.raises(ConfigError, match="position"):
+            video.ask(too_long, follow_up=follow_up)
+        assert video.turns == before
+    for _ in video.stream("was there a flash", follow_up=True):
+        assert video.turns == before
+        break
+    assert video.turns == before
+    assert video.ask("was there a flash", follow_up=True).answer
+    assert [turn["role"] for turn in video.turns] == ["user", "assistant"] * 2
+
+
 def test_times_add_up(runner, samples):
     answer = runner.open(samples / SAMPLE).ask("what changed")
     parts = [answer.frames_s, answer.encode_s, answer.compress_s, answer.prefill_s]

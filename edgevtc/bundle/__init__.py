@@ -2,6 +2,7 @@
 
 from edgevtc.bundle.manifest import (
     SCHEMA_VERSION,
+    AutoEntry,
     DecoderEntry,
     FileEntry,
     Manifest,
@@ -17,6 +18,7 @@ from edgevtc.bundle.writer import BundleWriter, FolderWriter
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AutoEntry",
     "Bundle",
     "BundleWriter",
     "DecoderEntry",

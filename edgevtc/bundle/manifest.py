@@ -14,6 +14,7 @@ from edgevtc.records import read_record
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AutoEntry",
     "DecoderEntry",
     "FileEntry",
     "Manifest",
@@ -170,6 +171,19 @@ class VerificationEntry:
 
 
 @dataclass(frozen=True)
+class AutoEntry:
+    """How `--budget auto` chooses among a method's budgets.
+
+    Attributes:
+        budgets: Those worth trying, rising.
+        margin: Answer margin below which the next one is tried.
+    """
+
+    budgets: tuple[int, ...]
+    margin: float
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """Content hash and size of one file of the bundle."""
 
@@ -182,7 +196,7 @@ class Manifest:
     """The whole manifest.
 
     Attributes:
-        auto_margins: Method → answer margin below which `--budget auto` tries the next budget, as calibrated.
+        auto: Method → how `--budget auto` goes about it, where that was calibrated.
     """
 
     model: ModelEntry
@@ -194,7 +208,7 @@ class Manifest:
     producer: dict[str, str]
     flops_convention: str
     verification: VerificationEntry | None = None
-    auto_margins: dict[str, float] = field(default_factory=dict)
+    auto: dict[str, AutoEntry] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property

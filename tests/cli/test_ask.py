@@ -53,6 +53,28 @@ def test_json_has_the_documented_keys(edgevtc, samples, item):
     times = {"frames_s", "encode_s", "compress_s", "prefill_s", "generate_s", "ttft_s", "load_s", "tokens_per_s"}
     assert all(isinstance(answer[key], float) for key in times)
     assert {"answer", "question", "finish_reason", "unknown_words", "positions_sha256", "bundle_sha256"} <= set(answer)
+    receipt = {"budget": 58, "budgets_tried": [58], "segments": None, "device": "cpu", "max_tokens": 4}
+    assert {key: answer[key] for key in receipt} == receipt
+    assert answer["sampling"] == {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    assert answer["answer_margin"] > 0 and len(answer["times_s"]) == 16 and len(answer["frames_sha256"]) == 64
+
+
+def test_a_budget_of_auto_says_what_it_tried(edgevtc, samples, item):
+    ask = ["ask", samples / CLIP, item["question"], "--method", "uniform", "--budget", "auto"]
+    code, out, err = edgevtc(*ask, "--margin", 0)
+    assert code == 0 and "kept 29 of 576" in err and "tried 29: margin" in err
+    code, out, _ = edgevtc(*ask, "--margin", 9, "--json")
+    answer = json.loads(out)
+    assert (code, answer["budgets_tried"], answer["margin"]) == (0, [29, 58, 86, 144], 9)
+
+
+def test_a_time_to_first_token_chooses_the_budget(edgevtc, samples, item, tmp_path):
+    ask = ["ask", samples / CLIP, item["question"], "--method", "uniform", "--cache-dir", tmp_path, "--json"]
+    code, out, _ = edgevtc(*ask, "--ttft", 600)
+    answer = json.loads(out)
+    assert (code, answer["budget"], answer["ttft_limit_s"]) == (0, 144, 600)
+    code, out, err = edgevtc(*ask, "--ttft", 0.0001)
+    assert (code, out, err.count("\n")) == (1, "", 1) and "uniform takes at least" in err
 
 
 def test_several_questions_are_answered_in_order(edgevtc, samples, sample_questions):
@@ -103,6 +125,9 @@ WRONG_CALLS = [
     (["ask", "{clip}", "x", "--weight-format", "int2"], 1, "one of: w8a8"),
     (["ask", "{clip}", "x", "--budget", "58", "--retention-ratio", "0.1"], 2, "not allowed with"),
     (["ask", "{clip}", "x", "--budget", "many"], 2, "--budget"),
+    (["ask", "{clip}", "x", "--budget", "auto", "--ttft", "1"], 2, "not allowed with"),
+    (["ask", "{clip}", "x", "--margin", "0.1"], 1, "--budget auto"),
+    (["ask", "{clip}", "x", "--ttft", "-1"], 1, "above 0"),
     (["ask"], 2, "video"),
     (["ask", "{clip}", "x", "--nonsense"], 2, "--nonsense"),
     (["answer"], 2, "ask"),
