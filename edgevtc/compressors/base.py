@@ -13,7 +13,7 @@ from edgevtc.compressors.blocks.ranking import histogram
 from edgevtc.errors import ConfigError
 from edgevtc.methods import MethodSpec
 
-__all__ = ["Compressor", "Features", "Plan"]
+__all__ = ["Compressor", "Features", "Plan", "without_damage"]
 
 #: Larger magnitudes count as damaged: they would overflow fp16 further on.
 LARGEST_TOKEN_VALUE = 6e4
@@ -113,14 +113,18 @@ class Compressor(nn.Module, ABC):
         """Reduce x [T, N, D] to [B, D] by a plan; linear in x."""
 
     @property
+    def passes_over_damage(self) -> bool:
+        """Whether the program itself keeps damaged tokens from having any effect; else :meth:`features` clears them."""
+        return False
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what :meth:`forward` gives, in order; `segments` is there where the method divides the clip."""
         return ("tokens", "positions", "counts", "assignment", *(("segments",) if self.segmented else ()))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Graph form: the inputs named by `spec.needs` → tokens [B, D], positions, counts, assignment, and segments."""
-        named = dict(zip(self.spec.needs, inputs, strict=True))
-        features = Features(**{name: sanitize(name, value) for name, value in named.items()})
+        features = self.features(*inputs)
         plan = self.plan(features)
         outputs = self.apply(plan, features.frame_tokens), plan.positions, plan.counts(), plan.assignment
         if not self.segmented:
@@ -128,11 +132,22 @@ class Compressor(nn.Module, ABC):
         assert plan.segments is not None
         return *outputs, plan.segments
 
+    def features(self, *inputs: Tensor) -> Features:
+        """The inputs named by `spec.needs`, without damaged values; a NaN saliency becomes the lowest one."""
+        named = dict(zip(self.spec.needs, inputs, strict=True))
+        for name, value in named.items():
+            if name == "saliency":
+                named[name] = torch.where(torch.isnan(value), -LARGEST_TOKEN_VALUE, value.float())
+            elif name != "frame_tokens" or not self.passes_over_damage:
+                named[name] = without_damage(value)
+        return Features(**named)
 
-def sanitize(name: str, value: Tensor) -> Tensor:
-    """Replace damaged values: NaN, Inf and huge numbers become 0; a NaN saliency becomes the lowest one."""
-    if name == "saliency":
-        value = value.float()
-        return torch.where(torch.isnan(value), -LARGEST_TOKEN_VALUE, value)
-    # A NaN fails both comparisons, which write a byte a value where |x| would write a copy.
-    return torch.where((value <= LARGEST_TOKEN_VALUE) & (value >= -LARGEST_TOKEN_VALUE), value, 0.0)
+
+def without_damage(value: Tensor) -> Tensor:
+    """Vectors [..., D]; zeros in place of those that hold NaN, Inf or a number beyond ±6e4."""
+    # Three readings of the values cost less than a mask as large as they are. A back end's maximum may pass over a
+    # NaN, its sum never does.
+    largest, least = value.amax(-1, keepdim=True), value.amin(-1, keepdim=True)
+    is_finite = value.sum(-1, keepdim=True, dtype=torch.float32).abs() < torch.finfo(torch.float32).max
+    sound = is_finite & (largest <= LARGEST_TOKEN_VALUE) & (least >= -LARGEST_TOKEN_VALUE)
+    return torch.where(sound, value, 0.0)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgevtc.compressors.base import LARGEST_TOKEN_VALUE, Compressor, Features, Plan
+from edgevtc.compressors.base import LARGEST_TOKEN_VALUE, Compressor, Features, Plan, without_damage
 from edgevtc.compressors.blocks.apportion import apportion
-from edgevtc.compressors.blocks.density import assign_to_centres, density_peaks, squared_distances
+from edgevtc.compressors.blocks.density import FAR, assign_to_centres, density_peaks, squared_distances
+from edgevtc.compressors.blocks.frames import frame_products, squared_lengths
 from edgevtc.compressors.blocks.merging import cluster_sums, merge_weights
-from edgevtc.compressors.blocks.ranking import compact, prefix_count, stable_rank, top_mask
+from edgevtc.compressors.blocks.ranking import compact, largest_of_row, prefix_count, stable_rank, top_mask
 from edgevtc.compressors.blocks.segments import Segments, segments_from_start
 from edgevtc.compressors.blocks.windows import best_windows, static_positions, still_positions, window_gains
 from edgevtc.methods.holitom import HOLITOM
@@ -52,12 +53,21 @@ class HoliTom(Compressor):
     groups (the static positions of a window, the dynamic ones of a frame) in proportion to their sizes, as there,
     but by largest remainder. Where the video has fewer distinct tokens than the budget, the most salient of those
     that were merged over time are kept on their own as well, so that there are always exactly B tokens.
+
+    A damaged token (NaN, Inf, or longer than 6e4) counts as zeros, and its position is merged in no window of the
+    clip: so the clip's values need not be replaced, which would cost as much as finding the windows.
     """
 
     spec = HOLITOM
 
     #: Whether a group of few clusters looks at as few neighbours.
     neighbours_within_clusters = True
+
+    @property
+    def passes_over_damage(self) -> bool:
+        """Where windows are all that is merged; a frame's own clusters need its values."""
+        merges = self.num_frames > 1 and self.budget < self.num_frames * self.tokens_per_frame
+        return merges and not self.config["context_share"]
 
     def plan(self, features: Features) -> Plan:
         x = features.frame_tokens.float()
@@ -70,6 +80,8 @@ class HoliTom(Compressor):
 
     def apply(self, plan: Plan, x: Tensor) -> Tensor:  # type: ignore[override]
         tokens = x.reshape(-1, x.shape[-1]).index_select(0, plan.positions)
+        if self.passes_over_damage:
+            tokens = without_damage(tokens)
         if "label" not in plan.extra:
             return tokens
         group, position = plan.extra["group"], plan.positions % self.tokens_per_frame
@@ -80,7 +92,10 @@ class HoliTom(Compressor):
 
     def segment(self, x: Tensor) -> tuple[Segments, Tensor]:
         """The windows of x [T, N, D] and the static positions [T, N] bool, the same on all frames of a window."""
-        still = still_positions(x, self.config["threshold"])
+        products = frame_products(x)
+        # A NaN fails the comparison.
+        sound = squared_lengths(products, self.num_frames).T <= LARGEST_TOKEN_VALUE**2
+        still = still_positions(products, self.num_frames, self.config["threshold"]) & sound.all(0)
         segments = segments_from_start(best_windows(window_gains(still), self.config["max_window"])[0])
         return segments, static_positions(still, segments)
 
@@ -109,7 +124,7 @@ class HoliTom(Compressor):
         """The plan for given counts, as from :meth:`share`."""
         saliency = saliency.clamp(-LARGEST_TOKEN_VALUE, LARGEST_TOKEN_VALUE)
         salient_count = torch.round(dynamic_count * (1 - self.config["context_share"]))
-        salient = ~static & (stable_rank(torch.where(static, NEVER, saliency)) < salient_count[:, None])
+        salient = ~static & largest_of_row(torch.where(static, NEVER, saliency), salient_count)
         rest, context_count = ~static & ~salient, dynamic_count - salient_count
         groups = self._groups(segments, static, static_count, rest, context_count)
         # Merged over time but worth keeping where the clip has fewer distinct tokens than the budget.
@@ -120,9 +135,11 @@ class HoliTom(Compressor):
             return Plan(positions, slot, segments=segments.number)
 
         distance2 = squared_distances(_mix(groups.weights, x))
+        # What a damaged token has spoilt is never valid; here ends what it does to others.
+        distance2 = torch.where(groups.valid[:, None, :], distance2, FAR)
         bound = groups.clusters if self.neighbours_within_clusters else None
         _, score = density_peaks(distance2, groups.valid, self.config["neighbours"], bound)
-        chosen = groups.valid & (stable_rank(score) < groups.clusters[:, None])
+        chosen = groups.valid & largest_of_row(score, groups.clusters)
         label = assign_to_centres(distance2, chosen, groups.valid)
         centre = groups.origin.T @ chosen.to(torch.float32) > 0
         kept = self._keep(salient | centre, repeated, saliency)

@@ -33,7 +33,7 @@ def clip(shape: tuple[int, int, int], kind: str = "scenes", seed: int = 0) -> di
     """Every feature a method may need, float32.
 
     Kinds: `scenes` (cuts, a static share, noise), `noise`, `identical` (frames), `zero` (tokens),
-    `flat` (constant saliency), `damaged` (NaN, Inf, huge values).
+    `flat` (constant saliency), `damaged` (tokens with NaN, Inf, huge values).
     """
     frames, size, dim = shape
     rng = np.random.default_rng(seed)
@@ -53,7 +53,7 @@ def clip(shape: tuple[int, int, int], kind: str = "scenes", seed: int = 0) -> di
     elif kind == "flat":
         saliency[:] = 1 / size
     elif kind == "damaged":
-        hit = rng.random(x.shape) < 0.02
+        hit = (rng.random((frames, size, 1)) < 0.1) & (rng.random(x.shape) < 0.3)
         x[hit] = rng.choice([np.nan, np.inf, -np.inf, 1e9, -7e4], hit.sum())
         saliency[rng.random(saliency.shape) < 0.1] = np.nan
     width = max(1, dim // 4)

@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 
 from edgevtc.compressors.blocks.apportion import apportion
 from edgevtc.compressors.blocks.density import assign_to_centres, density_peaks, squared_distances
+from edgevtc.compressors.blocks.frames import frame_products
 from edgevtc.compressors.blocks.merging import cluster_sums, merge_weights
-from edgevtc.compressors.blocks.ranking import compact, compact_by_priority, histogram, kth_largest, stable_rank
+from edgevtc.compressors.blocks.ranking import (
+    compact,
+    compact_by_priority,
+    histogram,
+    kth_largest,
+    largest_of_row,
+    stable_rank,
+)
 from edgevtc.compressors.blocks.segments import segments_from_cuts, segments_from_start
 from edgevtc.compressors.blocks.windows import best_windows, static_positions, still_positions, window_gains
 
@@ -26,6 +34,14 @@ tied = st.lists(st.integers(-3, 3), min_size=1, max_size=40).map(lambda v: torch
 def test_stable_rank(values, descending):
     order = torch.sort(values, descending=descending, stable=True).indices
     assert stable_rank(values, descending).long()[order].tolist() == list(range(len(values)))
+
+
+@quick
+@given(values=tied, data=st.data())
+def test_largest_of_row(values, data):
+    rows, counts = torch.stack([values, values.flip(0)]), [data.draw(st.integers(0, len(values))) for _ in "ab"]
+    chosen = largest_of_row(rows, torch.tensor(counts, dtype=torch.float32))
+    assert torch.equal(chosen, stable_rank(rows) < torch.tensor(counts)[:, None])
 
 
 @quick
@@ -218,7 +234,7 @@ def test_best_windows(frames, size, share, longest, seed):
 def test_still_positions():
     x = torch.tensor([[[1.0, 0.0], [0.0, 0.0], [3.0, 4.0]], [[2.0, 0.0], [0.0, 0.0], [4.0, 3.0]]])
     # Cosines 1, 0 (a zero token resembles nothing) and 0.96.
-    assert still_positions(x, 0.95).tolist() == [[False] * 3, [True, False, True]]
-    assert still_positions(x, 0.97).tolist() == [[False] * 3, [True, False, False]]
-    assert still_positions(x, 0.0).tolist() == [[False] * 3, [True, False, True]]
-    assert still_positions(x[:1], 0.0).tolist() == [[False] * 3]
+    assert still_positions(frame_products(x), 2, 0.95).tolist() == [[False] * 3, [True, False, True]]
+    assert still_positions(frame_products(x), 2, 0.97).tolist() == [[False] * 3, [True, False, False]]
+    assert still_positions(frame_products(x), 2, 0.0).tolist() == [[False] * 3, [True, False, True]]
+    assert still_positions(frame_products(x[:1]), 1, 0.0).tolist() == [[False] * 3]

@@ -266,3 +266,20 @@ def test_any_configuration_keeps_exactly_the_budget(make_clip, frames, size, sha
     assert plan.counts().sum() == (plan.assignment >= 0).sum()
     # Weights of a slot sum to 1.
     torch.testing.assert_close(compressor.apply(plan, torch.ones(frames, size, 2)), torch.ones(budget, 2))
+
+
+@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf, 1e9, 3e38])
+def test_a_damaged_token_spoils_no_other(damage):
+    features = identical_frames()
+    assert features.saliency is not None
+    tokens = features.frame_tokens.clone()
+    tokens[2, 4, 1] = damage
+    # Room for one of each static position and for the damaged one of every frame.
+    compressor = create("holitom", 5, 9, 8 + 5)
+    _, static = compressor.segment(tokens)
+    assert not static[:, 4].any() and static[:, :4].all() and static[:, 5:].all()
+    kept, positions, *_ = compressor(tokens, features.saliency)
+    expected = features.frame_tokens.reshape(45, -1)[positions.long()]
+    expected[positions == 2 * 9 + 4] = 0
+    assert (positions == 2 * 9 + 4).any()
+    torch.testing.assert_close(kept, expected)

@@ -33,7 +33,7 @@ def density_peaks(
     the denser one.
 
     Args:
-        distance2: [..., N, N] float32 squared distances.
+        distance2: [..., N, N] float32 squared distances, below FAR; no NaN between valid tokens and any other.
         valid: [..., N] bool; other tokens are neither neighbours nor centres.
         neighbours: k.
         clusters: [...] number of clusters wanted, which bounds k from above (as the published codes have it).
@@ -43,7 +43,7 @@ def density_peaks(
     """
     # Only columns are masked; what stands in the rows of invalid tokens is masked at the end.
     other = valid[..., None, :]
-    near_first = torch.where(other, distance2, FAR)
+    near_first = torch.maximum(distance2, torch.where(other, 0.0, FAR))
     k = min(neighbours, distance2.shape[-1])
     near = torch.topk(near_first, k, dim=-1, largest=False).values
     if clusters is None:
@@ -55,7 +55,9 @@ def density_peaks(
     density = torch.where(valid, torch.exp(-mean), 0.0)
 
     to_denser = torch.where(precedes(density), near_first, FAR).amin(-1)
-    farthest = torch.where(valid, torch.where(other, distance2, 0.0).amax(-1), 0.0).amax(-1, keepdim=True)
+    # A minimum costs a third of the selection it stands for.
+    among_valid = torch.minimum(near_first, torch.where(other, FAR, 0.0))
+    farthest = torch.where(valid, among_valid.amax(-1), 0.0).amax(-1, keepdim=True)
     score = density * torch.minimum(to_denser, farthest).sqrt()
     return density, torch.where(valid, score, -1.0)
 
@@ -64,7 +66,7 @@ def assign_to_centres(distance2: Tensor, centres: Tensor, members: Tensor) -> Te
     """Send each member to its nearest centre; equal distances to the lower index.
 
     Args:
-        distance2: [..., N, N] float32 squared distances.
+        distance2: [..., N, N] float32 squared distances; no NaN in the rows of members.
         centres: [..., N] bool.
         members: [..., N] bool; centres among them go to themselves.
 
@@ -72,10 +74,11 @@ def assign_to_centres(distance2: Tensor, centres: Tensor, members: Tensor) -> Te
         [..., N] int32 index of the centre, −1 for a token that is no member or where there is no centre.
     """
     size = distance2.shape[-1]
-    reach = torch.where(centres[..., None, :], distance2, FAR)
+    reach = torch.maximum(distance2, torch.where(centres[..., None, :], 0.0, FAR))
     # Reversed numbers make a plain maximum prefer the lower index, where ArgMin leaves ties open.
     reversed_index = torch.arange(size, 0, -1, dtype=torch.float32, device=distance2.device)
-    index = size - torch.where(reach <= reach.amin(-1, keepdim=True), reversed_index, 0.0).amax(-1)
+    nearest = (reach <= reach.amin(-1, keepdim=True)).to(torch.float32)
+    index = size - (nearest * reversed_index).amax(-1)
     own = torch.arange(size, dtype=torch.float32, device=distance2.device)
     index = torch.where(centres, own, index)
     return torch.where(members & centres.any(-1, keepdim=True), index, -1.0).to(torch.int32)

@@ -8,7 +8,16 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-__all__ = ["change_since", "even_shares", "even_steps", "folded_by_frame", "reference_cosine", "unit"]
+__all__ = [
+    "change_since",
+    "even_shares",
+    "even_steps",
+    "folded_by_frame",
+    "frame_products",
+    "reference_cosine",
+    "squared_lengths",
+    "unit",
+]
 
 #: A smaller distance of a cosine from 1 is float32 noise and counts as none.
 NOISE = 1e-6
@@ -30,28 +39,37 @@ def unit(x: Tensor) -> Tensor:
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)
 
 
-def reference_cosine(x: Tensor, reference: Sequence[int]) -> Tensor:
+def frame_products(x: Tensor) -> Tensor:
+    """[N, T·T] products of the tokens that a position of x [T, N, D] has in each two frames."""
+    # All T² products of a position cost less than the passes over x that one product a frame would take.
+    return (x.transpose(0, 1) @ x.permute(1, 2, 0)).flatten(1)
+
+
+def squared_lengths(products: Tensor, frames: int) -> Tensor:
+    """[N, T] squared lengths of the tokens, from their `frame_products`."""
+    return products[:, :: frames + 1]
+
+
+def reference_cosine(products: Tensor, reference: Sequence[int]) -> Tensor:
     """Cosine of each token with the one at its place in another frame.
 
     Args:
-        x: [T, N, D] float32 tokens; one of length below 1e-6 has cosine 0 with all.
-        reference: The other frame of each frame.
+        products: [N, T·T] float32 as from :func:`frame_products`; a token of length below 1e-6 has cosine 0 with all.
+        reference: The other frame of each of the T frames.
 
     Returns:
         [T, N] float32.
     """
-    frames, size = x.shape[:2]
-    # All T² products of a position cost less than the passes over x that one product a frame would take.
-    products = (x.transpose(0, 1) @ x.permute(1, 2, 0)).reshape(size, frames * frames)
-    lengths = products[:, :: frames + 1].sqrt().clamp_min(1e-6)
-    other = torch.tensor(reference, dtype=torch.int32, device=x.device)
-    pair = torch.tensor([t * frames + r for t, r in enumerate(reference)], dtype=torch.int32, device=x.device)
+    frames = len(reference)
+    lengths = squared_lengths(products, frames).sqrt().clamp_min(1e-6)
+    other = torch.tensor(reference, dtype=torch.int32, device=products.device)
+    pair = torch.tensor([t * frames + r for t, r in enumerate(reference)], dtype=torch.int32, device=products.device)
     return (products.index_select(1, pair) / (lengths * lengths.index_select(1, other))).T
 
 
 def change_since(x: Tensor, reference: Sequence[int]) -> Tensor:
-    """[T, N] float32 1 − cosine, from 0 to 2, of each token with the one it is compared to by `reference_cosine`."""
-    change = 1 - reference_cosine(x, reference)
+    """[T, N] float32 1 − cosine, from 0 to 2, of each token of x [T, N, D] with the one of its reference frame."""
+    change = 1 - reference_cosine(frame_products(x), reference)
     return torch.where(change > NOISE, change, 0.0)
 
 

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgevtc.compressors.blocks.ranking import one_hot
-
 __all__ = ["cluster_sums", "merge_weights"]
 
 
@@ -24,11 +22,12 @@ def merge_weights(label: Tensor, centre_weight: float | None) -> Tensor:
         [G, N] float32, 0 where there is no cluster.
     """
     size = label.shape[-1]
-    count = one_hot(label, size).sum(-2).gather(-1, label.clamp_min(0).to(torch.int64))
+    token = torch.arange(size, dtype=torch.int32, device=label.device)
+    count = (label[..., None, :] == token[:, None]).sum(-1, dtype=torch.float32)
+    count = count.gather(-1, label.clamp_min(0).to(torch.int64))
     share = 1 / count.clamp_min(1) if centre_weight is None else (1 - centre_weight) / (count - 1).clamp_min(1)
     if centre_weight is not None:
-        is_centre = label == torch.arange(size, dtype=torch.int32, device=label.device)
-        share = torch.where(is_centre, torch.where(count > 1, centre_weight, 1.0), share)
+        share = torch.where(label == token, torch.where(count > 1, centre_weight, 1.0), share)
     return torch.where(label >= 0, share, 0.0)
 
 
@@ -41,7 +40,8 @@ def cluster_sums(x: Tensor, label: Tensor, weight: Tensor, group: Tensor, cluste
 
     Args:
         x: [G, N, D] tokens, N ≤ 3840.
-        label: [G, N] int32 label of a token, below N; −1 for none.
+        label: [G, N] int32 label of a token, below N; −1 for none. What the tokens without one hold, is not read,
+            be it NaN, in a group where another token has one.
         weight: [G, N] float32.
         group: [B] int32 group of each sum wanted.
         cluster: [B] int32 its label. What comes out for a label that no token of the group has, is undefined.
@@ -57,9 +57,12 @@ def cluster_sums(x: Tensor, label: Tensor, weight: Tensor, group: Tensor, cluste
     token = torch.arange(size, dtype=torch.float32, device=x.device)
     label = torch.where(label < 0, size, label).to(torch.float32)
     order = torch.topk(-(label * size + token), size).indices
-    row = (torch.arange(groups, device=x.device)[:, None] * size + functional.pad(order, (0, spare))).reshape(-1)
     ordered_weight = functional.pad(weight.gather(1, order), (0, spare)).reshape(groups, tiles, width)
-    ordered = functional.pad(label.gather(1, order), (0, spare), value=float(size)).reshape(groups, tiles, width)
+    ordered = functional.pad(label.gather(1, order), (0, spare), value=float(size))
+    # A weight of zero does not silence a NaN; the first in order stands in for those without a label.
+    order = torch.where(ordered < size, functional.pad(order, (0, spare)), order[:, :1])
+    row = (torch.arange(groups, device=x.device)[:, None] * size + order).reshape(-1)
+    ordered = ordered.reshape(groups, tiles, width)
 
     # The n-th label within its tile.
     is_next = functional.pad((ordered[..., 1:] != ordered[..., :-1]).to(torch.float32), (1, 0))
@@ -74,11 +77,12 @@ def cluster_sums(x: Tensor, label: Tensor, weight: Tensor, group: Tensor, cluste
     runs_on = ((head[:, None, :] == tail[:, :, None]) & later).to(x.dtype) @ sums[:, :, 0]
 
     # A cluster begins after the tokens of lower label.
-    before = (label[:, None, :] < token[:, None]).sum(-1, dtype=torch.int32)
+    before = (label[:, None, :] < token[:, None]).sum(-1, dtype=torch.float32).to(torch.int32)
     begin = before.reshape(-1).index_select(0, group * size + cluster)
     tile = group * tiles + torch.div(begin, width, rounding_mode="floor")
     first = sums.reshape(-1, dim).index_select(
         0, tile * width + step.reshape(-1).to(torch.int32).index_select(0, group * tiles * width + begin)
     )
-    is_last = (tail.reshape(-1).index_select(0, tile) == cluster.to(torch.float32)).to(x.dtype)
-    return first + is_last[:, None] * runs_on.reshape(-1, dim).index_select(0, tile)
+    # Nothing runs on from a group's last tile: there is the zero for a cluster that ends within its tile.
+    is_last = tail.reshape(-1).index_select(0, tile) == cluster.to(torch.float32)
+    return first + runs_on.reshape(-1, dim).index_select(0, torch.where(is_last, tile, group * tiles + tiles - 1))

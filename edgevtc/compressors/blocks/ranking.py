@@ -19,6 +19,7 @@ __all__ = [
     "compact_by_priority",
     "histogram",
     "kth_largest",
+    "largest_of_row",
     "one_hot",
     "precedes",
     "prefix_count",
@@ -52,6 +53,20 @@ def stable_rank(values: Tensor, descending: bool = True) -> Tensor:
         [..., N] float32 ranks 0 … N−1, each once; equal values rank by lower index.
     """
     return precedes(values, descending).sum(-1, dtype=torch.float32)
+
+
+def largest_of_row(values: Tensor, counts: Tensor) -> Tensor:
+    """[R, N] bool: the counts [R] largest of each row of values [R, N], finite; equal ones by lower index.
+
+    Cheaper than ranks where the counts are known: only values are sorted, N ≤ 3840.
+    """
+    size = values.shape[1]
+    ordered = torch.topk(values, size).values
+    threshold = ordered.gather(1, (counts - 1).clamp(0, size - 1).to(torch.int64)[:, None])
+    above, tied = values > threshold, values == threshold
+    still_free = counts - above.sum(1, dtype=torch.float32)
+    tied_so_far = tied.to(torch.float32) @ torch.ones(size, size, device=values.device).triu()
+    return above | (tied & (tied_so_far <= still_free[:, None]))
 
 
 def one_hot(index: Tensor, size: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -71,21 +71,21 @@ def best_windows(gains: Tensor, max_window: int | None = None) -> tuple[Tensor, 
     return (is_end @ begins).reshape(-1), total[-1]
 
 
-def still_positions(x: Tensor, threshold: float) -> Tensor:
+def still_positions(products: Tensor, frames: int, threshold: float) -> Tensor:
     """Where a token looks as it did in the frame before: cosine > threshold, in float32.
 
     Args:
-        x: [T, N, D] float32 tokens.
+        products: [N, T·T] as from :func:`edgevtc.compressors.blocks.frames.frame_products`.
+        frames: T.
         threshold: τ. A token of length below 1e-6 has cosine 0 with all.
 
     Returns:
         [T, N] bool; the first frame has no frame before and is false.
     """
-    frames, size = x.shape[:2]
-    first = torch.zeros(1, size, dtype=torch.bool, device=x.device)
+    first = torch.zeros(1, products.shape[0], dtype=torch.bool, device=products.device)
     if frames == 1:
         return first
-    cosine = reference_cosine(x, [0, *range(frames - 1)])
+    cosine = reference_cosine(products, [0, *range(frames - 1)])
     return torch.cat([first, cosine[1:] > threshold])
 
 
