@@ -9,6 +9,7 @@ nor its configuration has changed.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from edgevtc.bundle import cache_dir, embedded_path
@@ -20,10 +21,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=embedded_path(), help="where the bundle will stand")
     parser.add_argument("--cache-dir", type=Path, default=cache_dir() / "graphs", help="compressor graphs")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that trace compressors")
     args = parser.parse_args()
-    return edgevtc(
-        ["export", "embedded", "--output", str(args.output), "--overwrite", "--cache-dir", str(args.cache_dir)]
-    )
+    words = ["--output", args.output, "--overwrite", "--cache-dir", args.cache_dir, "--jobs", args.jobs]
+    return edgevtc(["export", "embedded", *map(str, words)])
 
 
 if __name__ == "__main__":

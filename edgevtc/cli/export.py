@@ -42,6 +42,7 @@ class Export(Command):
         parser.add_argument(
             "--cache-dir", type=Path, metavar="DIR", help="keep compressor graphs here, and take them from here"
         )
+        parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that trace compressors")
         parser.add_argument(
             "--dry-run", action="store_true", help="say what it would take on disk and in memory, and write nothing"
         )
@@ -116,6 +117,7 @@ class Export(Command):
                 overwrite=args.overwrite,
                 restart=args.restart,
                 cache_dir=args.cache_dir,
+                jobs=args.jobs,
                 progress=progress,
             )
         report(bundle, as_json=args.json)

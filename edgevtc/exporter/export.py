@@ -7,14 +7,17 @@ import hashlib
 import io
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache, partial
 from importlib import metadata
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from edgevtc import __version__
 from edgevtc.bundle import (
@@ -151,6 +154,7 @@ def export_bundle(
     overwrite: bool = False,
     restart: bool = False,
     cache_dir: Path | None = None,
+    jobs: int = 1,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Bundle:
     """Export a transformers checkpoint folder.
@@ -165,6 +169,7 @@ def export_bundle(
         overwrite: Replace a bundle that is already there.
         restart: Leave out what an interrupted export has finished.
         cache_dir: Where compressor graphs, which no weights are in, are kept for other exports; nowhere where None.
+        jobs: Processes that trace compressors; each needs about 1 GB.
         progress: Called with the name of each step as it begins.
 
     Raises:
@@ -173,6 +178,8 @@ def export_bundle(
             differs from torch.
         VideoError: The clip to verify with cannot be read.
     """
+    if jobs < 1:
+        raise ConfigError(f"{jobs} jobs are not valid: give 1 or more")
     model, compressors, config, plan = prepare(checkpoint, options)
     num_frames = compressors[0].num_frames
     frames, frames_source = reference_frames(model, num_frames, options.clip)
@@ -185,7 +192,7 @@ def export_bundle(
     with writer:
         question = options.examples[0] if options.examples else DEFAULT_QUESTION
         made = make_parts(
-            writer, parts, graphs, checkpoint, options, model, compressors, config, frames, question, progress
+            writer, parts, graphs, checkpoint, options, model, compressors, config, frames, question, jobs, progress
         )
         # Before the graphs are loaded: both at once would need twice the memory. The tracer leaves cycles that hold it.
         gc.collect()
@@ -238,6 +245,7 @@ def make_parts(
     config: DecoderConfig,
     frames: np.ndarray,
     question: str,
+    jobs: int,
     progress: Callable[[str], None],
 ) -> Made:
     """Every file of the bundle but its manifest: made, or taken over from `parts` and, for compressors, `graphs`."""
@@ -288,6 +296,7 @@ def make_parts(
     shapes = vision.feature_shapes(num_frames)
     programs = [{"versions": versions, **program_of(compressor, shapes)} for compressor in compressors]
     typed = [{**program, "dtype": options.dtype} for program in programs]
+    trace_ahead(graphs, compressors, typed, shapes, options.dtype, jobs, progress)
     for compressor, program in zip(compressors, typed, strict=True):
         key = f"{compressor.spec.name}-b{compressor.budget}"
         compressed = graphs.take(
@@ -459,6 +468,38 @@ def write_compressor(
     graph = to_float16(graph) if dtype == "float16" else graph
     require_contract(graph, "compressor")
     write_graph(part, graph_name("compressors", compressor), graph)
+
+
+def trace_ahead(
+    graphs: Parts,
+    compressors: Sequence[Compressor],
+    programs: Sequence[dict[str, Any]],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: str,
+    jobs: int,
+    progress: Callable[[str], None],
+) -> None:
+    """Write what is missing of the compressors' graphs in several processes; each loads torch, which takes seconds."""
+    names = [f"compressors/{compressor.spec.name}-b{compressor.budget}" for compressor in compressors]
+    tasks = zip(names, programs, compressors, strict=True)
+    missing = [task for task in tasks if not graphs.holds(*task[:2])]
+    if jobs == 1 or len(missing) < 2:
+        return
+    progress(f"tracing {len(missing)} compressors in {jobs} processes")
+    place = Parts(graphs.folder, shared=graphs.shared, say=silent)
+    # Not forked: torch's threads do not survive that.
+    with ProcessPoolExecutor(min(jobs, len(missing)), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        made = [
+            pool.submit(place.take, name, program, partial(write_compressor, compressor, shapes, dtype, silent))
+            for name, program, compressor in missing
+        ]
+        for count, part in enumerate(as_completed(made), 1):
+            part.result()
+            progress(f"traced {count} of {len(missing)} compressors")
+
+
+def silent(step: str) -> None:
+    """Progress of a process beside the one that speaks."""
 
 
 def write_fused(

@@ -82,8 +82,7 @@ class Parts:
         Raises:
             ExportError: The folder cannot be written; and whatever `make` raises.
         """
-        stem = name.replace("/", "-").replace(" ", "-")
-        folder = self.folder / f"{stem}.{fingerprint(depends)}"
+        stem, folder = self._place(name, depends)
         if folder.is_dir():
             if (part := self._read(folder)) is not None:
                 self._say(f"taking {name} as it was finished before")
@@ -95,6 +94,14 @@ class Parts:
             for other in others:
                 shutil.rmtree(other)
         return self._make(folder, make)
+
+    def holds(self, name: str, depends: Mapping[str, Any]) -> bool:
+        """Whether a part stands here already, be it damaged."""
+        return self._place(name, depends)[1].is_dir()
+
+    def _place(self, name: str, depends: Mapping[str, Any]) -> tuple[str, Path]:
+        stem = name.replace("/", "-").replace(" ", "-")
+        return stem, self.folder / f"{stem}.{fingerprint(depends)}"
 
     def _make(self, folder: Path, make: Callable[[FolderWriter], object]) -> Part:
         draft = folder.with_name(f"{folder.name}-{os.getpid()}")

@@ -11,6 +11,7 @@ from tiny_checkpoint import build_model, write_checkpoint, write_texts
 from tiny_export import TINY_OPTIONS
 
 from edgevtc.compressors import create
+from edgevtc.errors import ConfigError
 from edgevtc.exporter import export
 from edgevtc.exporter.export import export_bundle
 from edgevtc.exporter.fingerprint import program_sha256, sources_of
@@ -149,6 +150,15 @@ def test_other_exports_take_compressors_from_a_cache(tiny_folder, other_folder, 
     assert len({(bundle / "compressors" / "uniform-b4.onnx").read_bytes() for bundle in bundles}) == 1
     # Nothing ties a bundle to the cache, and onnx reads no file of two names.
     assert all(path.stat().st_nlink == 1 for bundle in bundles for path in bundle.rglob("*") if path.is_file())
+
+
+def test_several_processes_trace_the_same_graphs(tiny_folder, traced_once, whole, tmp_path):
+    steps = Steps()
+    export_bundle(tiny_folder, tmp_path / "out", OPTIONS, jobs=2, progress=steps)
+    assert steps.said("taking ") == ["compressors/uniform-b4", "compressors/none-b8"]
+    assert steps.said("tracing ")[1] == "2 compressors in 2 processes" and contents(tmp_path / "out") == whole[1]
+    with pytest.raises(ConfigError, match="0 jobs are not valid"):
+        export_bundle(tiny_folder, tmp_path / "none", OPTIONS, jobs=0)
 
 
 def test_a_methods_code_is_all_it_imports_and_no_other_methods():
