@@ -13,7 +13,7 @@ __all__ = ["AUTO", "DEFAULT_MARGIN", "by_budget", "margin_threshold", "rungs"]
 AUTO: Final = "auto"
 
 #: Threshold of methods the bundle has no calibrated one for; see docs/ask.md for where it comes from.
-DEFAULT_MARGIN = 0.15
+DEFAULT_MARGIN = 0.4
 
 
 def by_budget(manifest: Manifest, name: str | None) -> tuple[MethodEntry, ...]:
