@@ -52,6 +52,7 @@ class Eval(Command):
         parser.add_argument(
             "--out", default=DEFAULT_OUT, metavar="FOLDER", help=f"records, clips and report (default: {DEFAULT_OUT})"
         )
+        parser.add_argument("--clips", metavar="FOLDER", help="clips, shared by several runs (default: in --out)")
         parser.add_argument("--report", metavar="FOLDER", help="measure nothing, write a run's report again")
         parser.add_argument(
             "--blind-scenes",
@@ -85,6 +86,7 @@ class Eval(Command):
                 args.split,
                 args.seed,
                 args.device,
+                args.clips,
             )
             journal, videos = measure(evaluation, args.out, args.jobs), args.videos
         else:

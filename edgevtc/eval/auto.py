@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgevtc.bundle import AutoEntry
 from edgevtc.eval.examiner import ClipRecord
 from edgevtc.eval.intervals import Estimate, Sheet
 from edgevtc.eval.journal import Cell
@@ -17,7 +18,7 @@ __all__ = ["AutoResult", "auto_results"]
 
 @dataclass(frozen=True)
 class AutoResult:
-    """A method whose budget each question chooses among the measured ones, the smallest first.
+    """A method whose budget each question chooses among several, the smallest first.
 
     Attributes:
         method: Its name.
@@ -25,7 +26,7 @@ class AutoResult:
         accuracy: Share of right answers.
         tokens_kept: Mean of the budgets that answers were given at.
         tokens_prefilled: Mean of the sums of all budgets tried.
-        fixed_budget: The smallest measured budget of at least `tokens_prefilled` tokens, else the largest.
+        fixed_budget: The smallest of its budgets with at least `tokens_prefilled` tokens, else the largest.
         minus_fixed: By how much auto is more accurate than that budget.
     """
 
@@ -39,19 +40,20 @@ class AutoResult:
 
 
 def auto_results(
-    records: Sequence[ClipRecord], cells: Sequence[Cell], margins: dict[str, float]
+    records: Sequence[ClipRecord], cells: Sequence[Cell], auto: dict[str, AutoEntry]
 ) -> Iterable[AutoResult]:
-    """Results of every method that was measured at several budgets.
+    """Results of every method that has several budgets to choose among, all of them measured.
 
     Args:
         records: What was measured.
         cells: Methods at budgets.
-        margins: Method → threshold.
+        auto: Method → its budgets and threshold.
     """
-    for method, margin in margins.items():
-        rising = sorted((cell for cell in cells if cell.method == method), key=lambda cell: cell.budget)
-        if len(rising) > 1:
-            yield auto_result(records, rising, margin)
+    for method, entry in auto.items():
+        mine = (cell for cell in cells if cell.method == method and cell.budget in entry.budgets)
+        rising = sorted(mine, key=lambda cell: cell.budget)
+        if len(rising) == len(entry.budgets) > 1:
+            yield auto_result(records, rising, entry.margin)
 
 
 def auto_result(records: Sequence[ClipRecord], rising: Sequence[Cell], margin: float) -> AutoResult:

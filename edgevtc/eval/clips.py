@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from edgevtc.errors import ConfigError
 from edgevtc.eval.world import Sample, World
@@ -16,6 +17,9 @@ __all__ = ["EVAL_SPLITS", "FORMS", "Clips", "Form"]
 
 #: Splits to examine on; training scenes are none.
 EVAL_SPLITS = ("dev", "test")
+
+#: Clips that stand for all in the digests.
+_DIGESTED = 16
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Clips:
         split: One of :data:`EVAL_SPLITS`.
         seed: Seed of the world.
         questions: Most questions a clip.
-        folder: Where the files are kept.
+        folder: Where the files are kept, in a folder of their own for each split, seed and version of the world.
 
     Raises:
         ConfigError: Fewer than one question, or a seed outside the split.
@@ -61,8 +65,12 @@ class Clips:
     def __init__(self, split: str, seed: int, questions: int, folder: Path) -> None:
         if questions < 1:
             raise ConfigError(f"{questions} questions a video is not valid: give 1 or more")
-        self._world, self._limit, self._folder = World(split, seed), questions, folder
+        self._world, self._limit = World(split, seed), questions
         self._samples: list[Sample] = []
+        scenes = [asdict(self.sample(index).scene) for index in range(_DIGESTED)]
+        looks = hashlib.sha256(self._world.renderer.textures.tobytes()).hexdigest()
+        self._pictures = digest([scenes, looks, [asdict(form) for form in FORMS]])
+        self._folder = folder / f"{split}-{seed}-{self._pictures[:12]}"
 
     def sample(self, index: int) -> Sample:
         """Scene and questions of a clip, without frames."""
@@ -95,8 +103,11 @@ class Clips:
         return {**self.sample(index).slices, "length": self.form(index).length}
 
     def digest(self) -> str:
-        """SHA-256 over the first clips' scenes, questions and forms: other code of the world shows itself in it."""
-        first = [self.sample(index) for index in range(4)]
-        body = [[asdict(sample.scene), [asdict(question) for question in sample.questions]] for sample in first]
-        text = json.dumps([body, [asdict(form) for form in FORMS]], sort_keys=True, default=float)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 over the first clips' pictures and questions: another version of the world shows itself in it."""
+        asked = [[asdict(question) for question in self.questions(index)] for index in range(_DIGESTED)]
+        return digest([self._pictures, asked])
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=float).encode()).hexdigest()

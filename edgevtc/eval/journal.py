@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from edgevtc.bundle import AutoEntry
 from edgevtc.errors import ConfigError
 from edgevtc.eval.examiner import ClipRecord
 from edgevtc.records import read_record
@@ -49,7 +50,7 @@ class RunArguments:
         questions: Most questions a clip.
         world: :meth:`edgevtc.eval.clips.Clips.digest`.
         cells: What was measured; the first keeps every token.
-        auto_margins: Method → answer margin that `--budget auto` goes by.
+        auto: Method → how `--budget auto` goes about it. It decides no answer of the run, and may differ.
     """
 
     bundle_sha256: str
@@ -61,7 +62,7 @@ class RunArguments:
     questions: int
     world: str
     cells: tuple[Cell, ...]
-    auto_margins: dict[str, float]
+    auto: dict[str, AutoEntry]
 
 
 #: Field → what a message calls it, where that is not its own name.
@@ -105,9 +106,9 @@ class Journal:
             found = read_arguments(path) if path.is_file() else None
             if arguments is not None and found is not None:
                 refuse_others(self.folder, found, arguments)
-            if found is None and arguments is not None:
+            if arguments is not None and arguments != found:
                 write_whole(path, json.dumps(asdict(arguments), indent=1) + "\n")
-            self.arguments: RunArguments = found or arguments  # type: ignore[assignment]  # one of them is there
+            self.arguments: RunArguments = arguments or found  # type: ignore[assignment]  # one of them is there
             self.records = {record.video: record for record in self._read()}
         except BaseException:
             self.close()
@@ -170,7 +171,7 @@ def refuse_others(folder: Path, found: RunArguments, wanted: RunArguments) -> No
     """Raise a ConfigError that names the first argument in which a folder's run differs from the wanted one."""
     for entry in fields(RunArguments):
         there, here = getattr(found, entry.name), getattr(wanted, entry.name)
-        if there == here:
+        if there == here or entry.name == "auto":
             continue
         what = _WORDS.get(entry.name, entry.name)
         values = f" ({there}, now {here})" if len(f"{there}{here}") < 80 else ""

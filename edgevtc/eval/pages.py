@@ -220,8 +220,8 @@ def auto_table(report: Report) -> str:
     ]
     return (
         "### Budget by the answer's margin (`--budget auto`)\n\n"
-        "Each question begins at the smallest measured budget and takes the next while its answer's margin is below "
-        "the threshold. *Prefilled* counts every budget tried; the fixed budget is the smallest measured one of no "
+        "Each question begins at the smallest budget and takes the next while its answer's margin is below the "
+        "threshold. *Prefilled* counts every budget tried; the fixed budget is the smallest of the same ones with no "
         "fewer tokens.\n\n" + table(heads, lines)
     )
 

@@ -148,7 +148,7 @@ def make_report(journal: Journal, videos: int | None = None, blind_scenes: int =
         median(record.seconds for record in records),
         tuple(cell_result(everything, records, cells, index) for index in range(len(cells))),
         tuple(differences(everything, cells)),
-        tuple(auto_results(records, cells, journal.arguments.auto_margins)),
+        tuple(auto_results(records, cells, journal.arguments.auto)),
         {
             kind: group(records, cells, blind, wanted, CHANCE[kind])
             for kind, wanted in by_type.items()

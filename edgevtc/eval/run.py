@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from edgevtc.adaptive import margin_threshold
-from edgevtc.bundle import Bundle
+from edgevtc.adaptive import margin_threshold, rungs
+from edgevtc.bundle import AutoEntry, Bundle, Manifest
 from edgevtc.errors import BackendError, ConfigError, choices
 from edgevtc.eval.clips import EVAL_SPLITS, Clips
 from edgevtc.eval.examiner import ClipRecord, Examiner, select_cells
@@ -38,6 +38,7 @@ class Evaluation:
         split: One of :data:`edgevtc.eval.clips.EVAL_SPLITS`.
         seed: Seed of the world.
         device: Where graphs run.
+        clips_folder: Where clips are kept, for several runs; in the run's own folder where None.
     """
 
     bundle: str | os.PathLike[str] | None = None
@@ -48,6 +49,7 @@ class Evaluation:
     split: str = "dev"
     seed: int = 0
     device: str = "cpu"
+    clips_folder: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.split not in EVAL_SPLITS:
@@ -56,8 +58,8 @@ class Evaluation:
             raise ConfigError(f"{self.videos} videos are too few for an interval: give 2 or more")
 
     def clips(self, folder: Path) -> Clips:
-        """The clips, kept in a run's folder."""
-        return Clips(self.split, self.seed, self.questions, folder / VIDEOS)
+        """The clips of a run in a folder."""
+        return Clips(self.split, self.seed, self.questions, Path(self.clips_folder or folder / VIDEOS))
 
     def arguments(self, folder: Path) -> RunArguments:
         """What decides the answers.
@@ -78,7 +80,7 @@ class Evaluation:
             self.questions,
             self.clips(folder).digest(),
             tuple(Cell(cell.name, cell.budget, cell.retention_ratio, cell.positions) for cell in cells),
-            {cell.name: margin_threshold(bundle.manifest, cell.name) for cell in cells},
+            {cell.name: auto_entry(bundle.manifest, cell.name) for cell in cells},
         )
 
     def examiner(self, folder: Path) -> Examiner:
@@ -86,6 +88,12 @@ class Evaluation:
         runner = Runner(self.bundle, device=self.device, threads=1)
         cells = select_cells(runner.bundle.manifest, self.methods, self.retention_ratios)
         return Examiner(runner, self.clips(folder), cells)
+
+
+def auto_entry(manifest: Manifest, method: str) -> AutoEntry:
+    """How `--budget auto` goes about a method."""
+    budgets = tuple(entry.budget for entry in rungs(manifest, method))
+    return AutoEntry(budgets, margin_threshold(manifest, method))
 
 
 def evaluate(

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from edgevtc.bundle import AutoEntry
 from edgevtc.errors import ConfigError
 from edgevtc.eval.examiner import Asked, CellRecord, ClipRecord
 from edgevtc.eval.intervals import Estimate, Sheet
@@ -27,6 +28,7 @@ from edgevtc.eval.world_scores import Result, score
 from edgevtc.methods import method_names
 
 QUESTIONS = (Asked("color", "what color is the circle", "red"), Asked("count", "how many objects are there", "two"))
+AUTO = {"holitom": AutoEntry((2, 10), 0.2), "random": AutoEntry((2, 5, 10), 0.2)}
 NAMES = sorted({*method_names(), "<script>&"} - {"none"})
 
 
@@ -52,7 +54,18 @@ def journal_of(folder: Path, cells: tuple[Cell, ...], right: dict[str, list[str]
 
     answers = {QUESTIONS[0].text: "red", QUESTIONS[1].text: ""}
     (folder / "blind.json").write_text(json.dumps({"scenes": 50, "answers": answers}))
-    arguments = RunArguments("ab" * 32, "a model", 100, "cpu", "dev", 3, 2, "cd" * 32, cells, {"holitom": 0.2})
+    arguments = RunArguments(
+        "ab" * 32,
+        "a model",
+        100,
+        "cpu",
+        "dev",
+        3,
+        2,
+        "cd" * 32,
+        cells,
+        {"holitom": AutoEntry((2, 10), 0.2), "random": AutoEntry((2, 5, 10), 0.2)},
+    )
     return SimpleNamespace(folder=folder, arguments=arguments, records={video: clip(video) for video in range(videos)})
 
 
@@ -126,7 +139,7 @@ def test_known_records_give_known_numbers(tmp_path):
 def test_auto_takes_the_first_budget_that_is_sure(tmp_path):
     # 2 tokens: one of eight sure and right; 10 tokens: three of the others right; what auto asks last is its answer.
     right = {"none-b100": ["11"] * 4, "holitom-b2": ["10", "00", "00", "00"], "holitom-b10": ["01", "11", "00", "00"]}
-    (auto,) = report_of(tmp_path, right, ["holitom"]).auto
+    (auto,) = report_of(tmp_path, right, ["holitom", "random"]).auto  # not all of random's budgets were measured
     assert (auto.method, auto.margin, auto.accuracy.accuracy) == ("holitom", 0.2, 4 / 8)
     assert auto.tokens_kept == pytest.approx((2 + 7 * 10) / 8)
     assert auto.tokens_prefilled == pytest.approx((2 + 7 * 12) / 8)

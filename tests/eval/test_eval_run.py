@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from edgevtc import Runner
-from edgevtc.bundle import Bundle
+from edgevtc.adaptive import by_budget
+from edgevtc.bundle import AutoEntry, Bundle
 from edgevtc.errors import ConfigError
 from edgevtc.eval.clips import FORMS, Clips
 from edgevtc.eval.examiner import select_cells
@@ -52,6 +53,10 @@ def records(folder: Path) -> dict[int, dict]:
     return {record["video"]: record for record in map(json.loads, lines)}
 
 
+def file_of(folder: Path, video: int) -> Path:
+    return EVALUATION.clips(folder).file(video)
+
+
 def decided(folder: Path) -> list[dict]:
     """The records by video, without their times."""
     found = records(folder)
@@ -72,7 +77,7 @@ def test_a_record_holds_every_cell_and_what_ask_answers(finished):
         for cell in record["cells"].values():
             assert 0 < cell["compress_s"] + cell["prefill_s"] + record["open_s"] <= cell["ttft_s"] < record["seconds"]
     for method, ratio, name in (("none", 1.0, "none-b576"), ("holitom", 0.02, "holitom-b12")):
-        video = Runner(method=method, retention_ratio=ratio, threads=1).open(finished / "videos" / "00001.mp4")
+        video = Runner(method=method, retention_ratio=ratio, threads=1).open(file_of(finished, 1))
         answers = [video.ask(question["text"]) for question in found[1]["questions"]]
         assert [answer.answer for answer in answers] == found[1]["cells"][name]["answers"]
         margins = [answer.answer_margin for answer in answers]
@@ -81,13 +86,14 @@ def test_a_record_holds_every_cell_and_what_ask_answers(finished):
 
 def test_auto_of_the_records_is_auto_of_the_runner(finished):
     with Journal(finished) as journal:
-        report = make_report(journal, blind_scenes=100)
-    (auto,) = [auto for auto in report.auto if auto.method == "holitom"]
+        journal.arguments = replace(journal.arguments, auto={"holitom": AutoEntry((12, 86), 0.15)})
+    (auto,) = make_report(journal, blind_scenes=100).auto
     runner = Runner(method="holitom", budget="auto", margin=auto.margin, threads=1)
+    entries = tuple(entry for entry in by_budget(runner.bundle.manifest, "holitom") if entry.budget in (12, 86))
     right, kept = [], []
     for video, record in journal.records.items():
-        session = runner.open(finished / "videos" / f"{video:05d}.mp4")
-        session.methods = tuple(entry for entry in session.methods if entry.budget in (12, 86))
+        session = runner.open(file_of(finished, video))
+        session.methods = entries
         answers = [session.ask(question.text) for question in record.questions]
         right += [answer.answer == question.answer for answer, question in zip(answers, record.questions, strict=True)]
         kept += [answer.budget for answer in answers]
@@ -97,7 +103,7 @@ def test_auto_of_the_records_is_auto_of_the_runner(finished):
 
 
 def test_clips_are_files_of_several_forms(finished):
-    infos = [probe(path) for path in sorted((finished / "videos").glob("*.mp4"))]
+    infos = [probe(path) for path in map(file_of, [finished] * VIDEOS, range(VIDEOS))]
     wanted = [round(form.fps * form.seconds) for form in FORMS[:VIDEOS]]
     assert [info.num_frames for info in infos] == wanted
     assert len({form.length for form in FORMS}) == 3 and max(form.seconds for form in FORMS) >= 60
@@ -109,6 +115,7 @@ def test_a_clip_is_the_same_whatever_was_asked_for_before(tmp_path):
     assert [other.sample(index) for index in range(5)][4].scene == later.scene
     assert one.questions(0) == other.questions(0) and len(one.questions(0)) == 4
     assert Clips("dev", 5, 9, tmp_path).questions(4)[:4] == later.questions
+    assert one.file(0) == other.file(0) != Clips("dev", 6, 4, tmp_path).file(0)
     assert one.digest() == other.digest() != Clips("dev", 6, 4, tmp_path).digest()
 
 
@@ -124,12 +131,12 @@ def test_a_line_that_a_killed_process_left_is_made_again(folder):
     path, before = folder / "records.jsonl", decided(folder)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1][: len(lines[1]) // 2])
-    written = {file: file.stat().st_mtime_ns for file in (folder / "videos").iterdir()}
+    written = {file: file.stat().st_mtime_ns for file in (folder / "videos").rglob("*.mp4")}
     steps = []
     evaluate(EVALUATION, folder, progress=lambda done, total: steps.append((done, total)))
     assert steps == [(1, 3), (2, 3), (3, 3)]
     assert path.read_bytes().startswith(lines[0]) and decided(folder) == before
-    assert written == {file: file.stat().st_mtime_ns for file in (folder / "videos").iterdir()}
+    assert written == {file: file.stat().st_mtime_ns for file in (folder / "videos").rglob("*.mp4")}
 
 
 def test_a_run_killed_in_two_processes_goes_on_in_one_and_ends_the_same(folder):
@@ -194,6 +201,14 @@ def test_another_run_does_not_share_a_folder(folder, changes, named):
         Journal(folder, replace(EVALUATION.arguments(folder), **changes))
     assert named in str(caught.value) and "\n" not in str(caught.value)
     assert (folder / "records.jsonl").read_bytes() == before
+
+
+def test_another_way_of_auto_goes_on_in_the_same_folder(folder):
+    other = replace(EVALUATION.arguments(folder), auto={"uniform": AutoEntry((12, 86), 0.5)})
+    with Journal(folder, other) as journal:
+        assert len(journal.records) == VIDEOS
+    with Journal(folder) as journal:
+        assert journal.arguments == other
 
 
 def test_two_processes_do_not_share_a_folder(folder):
