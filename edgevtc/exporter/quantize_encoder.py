@@ -38,14 +38,14 @@ SMALLEST = 1e-5
 FLOAT, INT8 = ir.DataType.FLOAT, ir.DataType.INT8
 
 
-def quantizable(graph: ir.Graph) -> dict[str, ir.Node]:
-    """Weight → the product of activations with it, for those that visual tokens are made of.
+def quantizable(graph: ir.Graph) -> list[tuple[str, ir.Node]]:
+    """Weights, and the products of activations with them, of those that visual tokens are made of.
 
     The product that sees the pixels is left out: it is a hundredth of the work, and what it rounds all layers see. So
     is the pooling head, by which compressors decide.
     """
     tokens = ancestors(value for value in graph.outputs if value.name == "frame_tokens")
-    found: dict[str, ir.Node] = {}
+    found: list[tuple[str, ir.Node]] = []
     normalised: set[ir.Value] = set()
     for node in graph:
         behind = node.op_type == "LayerNormalization" or bool(normalised.intersection(node.inputs))
@@ -53,7 +53,7 @@ def quantizable(graph: ir.Graph) -> dict[str, ir.Node]:
             normalised.update(node.outputs)
         weight = node.inputs[1] if len(node.inputs) > 1 else None
         if node in tokens and node.op_type == "MatMul" and behind and weight is not None and weight.is_initializer():
-            found[str(weight.name)] = node
+            found.append((str(weight.name), node))
     return found
 
 
@@ -67,7 +67,7 @@ def quantize_encoder(model: ir.Model, largest: Mapping[str, NDArray[np.float32]]
     """
     model = model.clone()
     graph = model.graph
-    for name, node in quantizable(graph).items():
+    for name, node in quantizable(graph):
         if name in largest:
             _quantize(graph, node, np.maximum(largest[name], SMALLEST))
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
