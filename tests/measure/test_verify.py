@@ -120,7 +120,7 @@ def test_an_intact_bundle_passes(pristine):
     assert [check.status for check in checks] == ["PASSED"] * len(checks)
     manifest = Bundle(pristine).manifest
     method = manifest.methods[0]
-    graphs = {manifest.vision.encoder, method.compressor, method.fused, *manifest.decoder.graphs.values()}
+    graphs = {manifest.vision.encoder, method.compressor, *manifest.decoder.graphs.values()}
     assert {check.part for check in checks} == graphs | {"prompt", "token embeddings", "answer"}
 
 
