@@ -36,8 +36,9 @@ COARSE_LIMITS = {"float16": (2e-2, 0.9995), "w8a8": (0.2, 0.99)}
 #: ties fall either way, and the noise was drawn once. Of positions at least two.
 OVERLAP_SLACK, AGREEMENT_SLACK, POSITIONS_SLACK = 0.05, 0.1, 2
 
-#: The same for positions where a bundle's own arithmetic is float16, which is to keep 99 % of them.
-HALF_OVERLAP_SLACK = 0.01
+#: The same where a bundle's own arithmetic is coarser than float32: float16 is to keep 99 % of the positions, and the
+#: noise of int8 has larger outliers than what was drawn.
+COARSE_SLACKS = {"float16": (0.01, AGREEMENT_SLACK), "w8a8": (0.2, 0.4)}
 
 #: Token embeddings are stored as float16.
 EMBEDDING_LIMIT = 1e-3
@@ -114,7 +115,8 @@ class Verifier:
         coarse, self.least_cosine = COARSE_LIMITS.get(arithmetic, (0.0, 0.0))
         self.vision_limit = max(self.limit, coarse)
         self.compressor_limit = max(self.limit, COARSE_LIMITS.get(vision.compute_dtype, (0.0, 0.0))[0])
-        self.overlap_slack = HALF_OVERLAP_SLACK if arithmetic == "float16" and on_cpu else OVERLAP_SLACK
+        slacks = OVERLAP_SLACK, AGREEMENT_SLACK
+        self.slacks = COARSE_SLACKS.get(arithmetic, slacks) if on_cpu or arithmetic == "w8a8" else slacks
         self._noise = self.vision_limit  # of the encoder, where the device has no encoder to measure
 
     def run(self, progress: Callable[[str], None] = lambda step: None) -> Iterator[Check]:
@@ -193,7 +195,7 @@ class Verifier:
         )
         expected = self.references.methods[method_key(method)]
         decisions = compare_decisions(positions, assignment, expected.positions, expected.assignment)
-        least_overlap, least_agreement = firmness(expected, noise, self.overlap_slack)
+        least_overlap, least_agreement = firmness(expected, noise, self.slacks)
         projected = tokens.astype(np.float32) @ self.references.projection
         found = difference(projected[decisions.slots], expected.tokens[decisions.expected_slots])
         reason = ""
@@ -278,13 +280,15 @@ def is_division(segments: np.ndarray, assignment: np.ndarray) -> bool:
     return segments.shape == assignment.shape[:1] and segments[0] == 0 and bool(np.isin(steps, (0, 1)).all())
 
 
-def firmness(expected: MethodReference, noise: float, slack: float = OVERLAP_SLACK) -> tuple[float, float]:
+def firmness(
+    expected: MethodReference, noise: float, slacks: tuple[float, float] = (OVERLAP_SLACK, AGREEMENT_SLACK)
+) -> tuple[float, float]:
     """Smallest shares of equal positions, and of inputs in their places, that decisions on noisy features may have."""
     if expected.stability.min() == 1:  # no noise moves them: they do not depend on the video
         return 1.0, 1.0
     level = min(int(np.searchsorted(NOISE_LEVELS, noise)), len(expected.stability) - 1)
     overlap, agreement = expected.stability[level].tolist()
-    return overlap - max(slack, POSITIONS_SLACK / len(expected.positions)), agreement - AGREEMENT_SLACK
+    return overlap - max(slacks[0], POSITIONS_SLACK / len(expected.positions)), agreement - slacks[1]
 
 
 def verification(bundle: Bundle) -> VerificationEntry:
