@@ -190,7 +190,8 @@ def verify_draft(
     Raises:
         ExportError: Something differs by more than its tolerance; each is named with the difference.
     """
-    checks = list(Verifier(draft).run(progress))
+    verifier = Verifier(draft)
+    checks = list(verifier.run(progress))
     differences = {graph: 0.0 for check in checks if (graph := check.part) in draft.manifest.files}
     for check in checks:
         if check.part in differences:
@@ -198,7 +199,7 @@ def verify_draft(
     require_passed(checks)
     progress("verifying an answer")
     runner = Runner(draft.path)
-    tokens, answer = greedy_answer(runner, reference.content.frames, entry.question)
+    tokens, answer = greedy_answer(runner, reference.content.frames, entry.question, verifier.features)
     margin = reference.answer_margin(runner.method, tokens, runner.stop_ids)
     tolerance = DECODER_LIMITS[next(iter(draft.manifest.decoder.graphs))]
     if margin < -tolerance:

@@ -20,7 +20,7 @@ from edgevtc.measure.compare import Difference, compare_decisions, difference
 from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, method_key
 from edgevtc.runner import Runner
 from edgevtc.video import Frame
-from edgevtc.vision import visual_span
+from edgevtc.vision import EncodedVideo, visual_span
 
 __all__ = ["ANSWER_TOKENS", "DECODER_LIMITS", "Check", "Verifier", "greedy_answer", "prompt_ids"]
 
@@ -118,6 +118,7 @@ class Verifier:
         slacks = OVERLAP_SLACK, AGREEMENT_SLACK
         self.slacks = COARSE_SLACKS.get(arithmetic, slacks) if on_cpu or arithmetic == "w8a8" else slacks
         self._noise = self.vision_limit  # of the encoder, where the device has no encoder to measure
+        self.features: dict[str, np.ndarray] | None = None  # what the encoder made of the frames, once it did
 
     def run(self, progress: Callable[[str], None] = lambda step: None) -> Iterator[Check]:
         """Every check, one part at a time; a part that cannot run does not keep the others from it."""
@@ -155,8 +156,9 @@ class Verifier:
             session.run()
             for name, values in parts.items():
                 values.append(session.output(name).numpy().copy())
+        self.features = {name: np.concatenate(values) for name, values in parts.items()}
         found = {
-            name: difference(np.concatenate(parts[name]) if name in parts else np.empty(0), expected)
+            name: difference(self.features.get(name, np.empty(0)), expected)
             for name, expected in self.references.features.items()
         }
         self._noise = max(apart.worst for apart in found.values())
@@ -238,7 +240,7 @@ class Verifier:
 
     def _answer(self) -> Iterator[Check]:
         runner = Runner(self.bundle.path, device=self.device, threads=self.threads)
-        _, found = greedy_answer(runner, self.references.frames, self.entry.question)
+        _, found = greedy_answer(runner, self.references.frames, self.entry.question, self.features)
         tolerance = DECODER_LIMITS[next(iter(self.bundle.manifest.decoder.graphs))]
         reason, passed = "", found == self.entry.answer
         if not passed:
@@ -309,9 +311,17 @@ def prompt_ids(folder: Path, text: TextCodec, question: str) -> list[int]:
     return text.encode(template.render([{"role": "user", "content": content}]))
 
 
-def greedy_answer(runner: Runner, frames: np.ndarray, question: str) -> tuple[list[int], str]:
-    """Token ids and text of the most likely answer about frames [T, H, W, 3], at most `ANSWER_TOKENS` long."""
-    encoded = runner.vision.encode(Frame(index, float(index), image) for index, image in enumerate(frames))
+def greedy_answer(
+    runner: Runner, frames: np.ndarray, question: str, features: dict[str, np.ndarray] | None = None
+) -> tuple[list[int], str]:
+    """Token ids and text of the most likely answer about frames [T, H, W, 3], at most `ANSWER_TOKENS` long.
+
+    Features are what the bundle's encoder has made of the frames already, most of the work, or None.
+    """
+    if features is None:
+        encoded = runner.vision.encode(Frame(index, float(index), image) for index, image in enumerate(frames))
+    else:
+        encoded = EncodedVideo(features, np.arange(len(frames), dtype=float), frames_s=0.0, encode_s=0.0)
     visual = runner.vision.compress(encoded, runner.method)
     span = visual_span(runner.method, visual, runner.bundle.manifest.tokens_total, runner.newline)
     ids = prompt_ids(runner.bundle.path, runner.text, question)

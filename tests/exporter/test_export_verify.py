@@ -100,9 +100,7 @@ def test_what_differs_from_torch_is_named_and_not_written(
 
 
 def test_an_answer_torch_would_not_give_is_refused(tiny_folder, traced_once, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "edgevtc.exporter.verify.greedy_answer", lambda runner, frames, question: ([5, 5, 5], "w5 w5 w5")
-    )
+    monkeypatch.setattr("edgevtc.exporter.verify.greedy_answer", lambda *arguments: ([5, 5, 5], "w5 w5 w5"))
     with pytest.raises(ExportError, match="torch would not answer 'w5 w5 w5'"):
         export_bundle(tiny_folder, tmp_path / "out", TINY_OPTIONS)
     assert not any(tmp_path.iterdir())
