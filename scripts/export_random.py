@@ -4,6 +4,7 @@ What a checkpoint costs does not depend on what its weights are; what it answers
 
     python scripts/export_random.py --size 0.5b --num-frames 32 --method uniform,infomerge --work /tmp/random
     python scripts/export_random.py --size 7b --layers 2 --num-frames 32 --method uniform --work /tmp/random
+    python scripts/export_random.py --size 7b --num-frames 32 --dry-run --work /tmp/random    # no weights are written
 """
 
 from __future__ import annotations
@@ -79,12 +80,34 @@ def config_of(size: str, layers: int | None) -> LlavaOnevisionConfig:
     )
 
 
+def shapes_of(config: LlavaOnevisionConfig) -> dict[str, torch.Size]:
+    """Tensor → shape, as a checkpoint stores them."""
+    with torch.device("meta"):
+        tensors = LlavaOnevisionForConditionalGeneration(config).state_dict()
+    if config.tie_word_embeddings:
+        del tensors["lm_head.weight"]
+    return {name: value.shape for name, value in tensors.items()}
+
+
+def write_hollow_checkpoint(folder: Path, config: LlavaOnevisionConfig) -> None:
+    """A checkpoint that has every tensor's place and none of its bytes: a sparse file, enough for a plan."""
+    folder.mkdir(parents=True)
+    config.save_pretrained(folder)
+    header, end = {}, 0
+    for name, shape in shapes_of(config).items():
+        start, end = end, end + 2 * shape.numel()
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
 def write_checkpoint(folder: Path, config: LlavaOnevisionConfig) -> None:
     """Random bfloat16 weights in shards, a tokenizer of a few words, and a chat template."""
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
-    with torch.device("meta"):
-        model = LlavaOnevisionForConditionalGeneration(config)
     generator = torch.Generator().manual_seed(0)
     weight_map: dict[str, str] = {}
     shard: dict[str, torch.Tensor] = {}
@@ -96,11 +119,9 @@ def write_checkpoint(folder: Path, config: LlavaOnevisionConfig) -> None:
         weight_map.update(dict.fromkeys(shard, name))
         shard.clear()
 
-    for name, value in model.state_dict().items():
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue
-        spread = value.shape[-1] ** -0.5 if value.ndim > 1 else 0.02
-        tensor = torch.empty(value.shape, dtype=torch.bfloat16).normal_(std=spread, generator=generator)
+    for name, shape in shapes_of(config).items():
+        spread = shape[-1] ** -0.5 if len(shape) > 1 else 0.02
+        tensor = torch.empty(shape, dtype=torch.bfloat16).normal_(std=spread, generator=generator)
         shard[name] = tensor + 1 if re.search(r"norm\d?\.weight", name) else tensor
         written += tensor.nbytes
         if written > SHARD_BYTES:
@@ -184,15 +205,21 @@ def main() -> None:
     parser.add_argument("--retention-ratio", default="0.10")
     parser.add_argument("--weight-format", default="w8a8")
     parser.add_argument("--no-fused", action="store_true")
+    parser.add_argument("--dry-run", action="store_true", help="say what it would take, by a checkpoint without bytes")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoint and bundle; emptied")
     args = parser.parse_args()
     shutil.rmtree(args.work, ignore_errors=True)
     checkpoint, bundle = args.work / "checkpoint", args.work / "bundle"
-    write_checkpoint(checkpoint, config_of(args.size, args.layers))
+    write = write_hollow_checkpoint if args.dry_run else write_checkpoint
+    write(checkpoint, config_of(args.size, args.layers))
     stored = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
     words = [checkpoint, "-o", bundle, "--num-frames", args.num_frames, "--frames-per-call", 4]
     words += ["--method", args.method, "--retention-ratio", args.retention_ratio, "--weight-format", args.weight_format]
     words += ["--saliency", "siglip_last_mean", "--frame-features", "mean", *(["--no-fused"] * args.no_fused)]
+    if args.dry_run:
+        raise SystemExit(
+            subprocess.run([sys.executable, "-m", "edgevtc", "export", *map(str, words), "--dry-run"]).returncode
+        )
     planned = Measured("export", *words, "--dry-run")
     exported = Measured("export", *words)
     asked = Measured("ask", ROOT / "samples" / "corridor.mp4", "what happens in the video ?", "--bundle", bundle)
