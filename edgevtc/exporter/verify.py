@@ -20,7 +20,7 @@ from edgevtc.eval.world import World
 from edgevtc.exporter.reference import ReferenceDecoder
 from edgevtc.measure.compare import compare_decisions
 from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, new_projection
-from edgevtc.measure.verify import ANSWER_TOKENS, DECODER_LIMITS, Check, Verifier, greedy_answer
+from edgevtc.measure.verify import ANSWER_TOKENS, Check, Verifier, answer_limit, greedy_answer
 from edgevtc.models import ModelAdapter, Vision
 from edgevtc.runner import Runner
 from edgevtc.video import FrameSampler
@@ -201,7 +201,7 @@ def verify_draft(
     runner = Runner(draft.path)
     tokens, answer = greedy_answer(runner, reference.content.frames, entry.question, verifier.features)
     margin = reference.answer_margin(runner.method, tokens, runner.stop_ids)
-    tolerance = DECODER_LIMITS[next(iter(draft.manifest.decoder.graphs))]
+    tolerance = answer_limit(draft.manifest)
     if margin < -tolerance:
         require_passed(
             [Check("answer", "", False, reason=f"torch would not answer {answer!r}: it lags by {-margin:.2g}")]

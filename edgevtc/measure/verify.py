@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgevtc.backends import create_backend
-from edgevtc.bundle import Bundle, MethodEntry, VerificationEntry
+from edgevtc.bundle import Bundle, Manifest, MethodEntry, VerificationEntry, VisionEntry
 from edgevtc.decoder.generator import Generator
 from edgevtc.decoder.prompt import assemble
 from edgevtc.decoder.sampling import Sampler, SamplingConfig, lead
@@ -22,7 +22,7 @@ from edgevtc.runner import Runner
 from edgevtc.video import Frame
 from edgevtc.vision import EncodedVideo, visual_span
 
-__all__ = ["ANSWER_TOKENS", "DECODER_LIMITS", "Check", "Verifier", "greedy_answer", "prompt_ids"]
+__all__ = ["ANSWER_TOKENS", "DECODER_LIMITS", "Check", "Verifier", "answer_limit", "greedy_answer", "prompt_ids"]
 
 #: Largest difference of a vision graph from torch, relative to the largest value: float32 in another order of
 #: summation, and everywhere else TF32 or half precision.
@@ -111,7 +111,7 @@ class Verifier:
         on_cpu = device == "cpu"
         self.limit, self.slack = (CPU_LIMIT, CPU_SLACK) if on_cpu else (DEVICE_LIMIT, DEVICE_SLACK)
         vision = bundle.manifest.vision
-        arithmetic = vision.weight_format if vision.weight_format != "float" else vision.compute_dtype
+        arithmetic = arithmetic_of(vision)
         coarse, self.least_cosine = COARSE_LIMITS.get(arithmetic, (0.0, 0.0))
         self.vision_limit = max(self.limit, coarse)
         self.compressor_limit = max(self.limit, COARSE_LIMITS.get(vision.compute_dtype, (0.0, 0.0))[0])
@@ -241,7 +241,7 @@ class Verifier:
     def _answer(self) -> Iterator[Check]:
         runner = Runner(self.bundle.path, device=self.device, threads=self.threads)
         _, found = greedy_answer(runner, self.references.frames, self.entry.question, self.features)
-        tolerance = DECODER_LIMITS[next(iter(self.bundle.manifest.decoder.graphs))]
+        tolerance = answer_limit(self.bundle.manifest)
         reason, passed = "", found == self.entry.answer
         if not passed:
             reason = f"the answer is {found!r} instead of {self.entry.answer!r}"
@@ -291,6 +291,17 @@ def firmness(
     level = min(int(np.searchsorted(NOISE_LEVELS, noise)), len(expected.stability) - 1)
     overlap, agreement = expected.stability[level].tolist()
     return overlap - max(slacks[0], POSITIONS_SLACK / len(expected.positions)), agreement - slacks[1]
+
+
+def arithmetic_of(vision: VisionEntry) -> str:
+    """What the products of visual tokens are computed in: float32, float16 or w8a8."""
+    return vision.compute_dtype if vision.weight_format == "float" else vision.weight_format
+
+
+def answer_limit(manifest: Manifest) -> float:
+    """Lead of an answer's token, relative to the largest logit, that a bundle's own arithmetic may turn round."""
+    coarse, _ = COARSE_LIMITS.get(arithmetic_of(manifest.vision), (0.0, 0.0))
+    return max(DECODER_LIMITS[next(iter(manifest.decoder.graphs))], coarse)
 
 
 def verification(bundle: Bundle) -> VerificationEntry:
