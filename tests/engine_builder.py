@@ -1,4 +1,4 @@
-"""The builder of scripts/build_engines_table.py, for tests: one way to compile a graph for TensorRT-RTX."""
+"""The builder of scripts/compressor_costs.py, for tests: one way to compile a graph for TensorRT-RTX."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 CAPABILITIES = [89, 120]  # RTX 40 and RTX 50
 
 _spec = importlib.util.spec_from_file_location(
-    "build_engines_table", Path(__file__).parents[1] / "scripts" / "build_engines_table.py"
+    "compressor_costs", Path(__file__).parents[1] / "scripts" / "compressor_costs.py"
 )
 assert _spec is not None and _spec.loader is not None
 _script = importlib.util.module_from_spec(_spec)

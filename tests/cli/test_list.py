@@ -27,6 +27,9 @@ def test_methods_are_listed_with_all_they_declare(capsys: pytest.CaptureFixture[
             name: parameter.default for name, parameter in spec.parameters.items()
         }
         assert (row["source"], row["error"]) == ("built-in", None)
+        if row["name"] in ("none", "uniform", "holitom"):
+            assert row["cost"]["nodes"] > 0 and row["cost"]["gmac"] > 0 and row["cost"]["peak_mb"] > 0
+        assert row["cost"] is None or 0 < row["cost"]["encoder_share"] < 0.1
 
 
 def test_models_and_devices_are_those_of_the_catalogues(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +57,7 @@ def test_a_plugins_method_is_listed_with_its_origin(
     register(monkeypatch, nearest=f"{__name__}:Plugin")
     row = listed(capsys, "methods")[-1]
     assert (row["name"], row["summary"], row["source"]) == ("nearest", "keeps the nearest", f"{__name__}:Plugin")
-    assert row["parameters"]["reach"]["default"] == 3
+    assert row["parameters"]["reach"]["default"] == 3 and row["cost"] is None
 
 
 def test_a_plugin_that_cannot_be_loaded_is_listed_by_name(
