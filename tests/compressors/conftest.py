@@ -53,9 +53,8 @@ def clip(shape: tuple[int, int, int], kind: str = "scenes", seed: int = 0) -> di
     elif kind == "flat":
         saliency[:] = 1 / size
     elif kind == "damaged":
-        # One token a frame: equal ones in a frame would tie, and a runtime's sums need not come out the same.
-        token = rng.integers(size, size=(frames, 1, 1))
-        hit = (np.arange(size)[:, None] == token) & (rng.random((frames, 1, dim)) < 0.3)
+        # Damaged tokens count as zeros: several in a frame have to tie, in the graph as in the program.
+        hit = (rng.random((frames, size, 1)) < 0.1) & (rng.random(x.shape) < 0.3)
         x[hit] = rng.choice([np.nan, np.inf, -np.inf, 1e9, -7e4], hit.sum())
         saliency[rng.random(saliency.shape) < 0.1] = np.nan
     width = max(1, dim // 4)

@@ -46,12 +46,14 @@ def density_peaks(
     near_first = torch.maximum(distance2, torch.where(other, 0.0, FAR))
     k = min(neighbours, distance2.shape[-1])
     near = torch.topk(near_first, k, dim=-1, largest=False).values
+    # A product, not a sum: sums of rows depend on where in memory a row lies, and equal tokens have to tie exactly.
+    ones = torch.ones(k, dtype=torch.float32, device=near.device)
     if clusters is None:
-        mean = near.sum(-1) / k
+        mean = near @ ones / k
     else:
         used = clusters.to(torch.float32).clamp(1, k)[..., None, None]
         order = torch.arange(k, dtype=torch.float32, device=near.device)
-        mean = torch.where(order < used, near, 0.0).sum(-1) / used[..., 0]
+        mean = torch.where(order < used, near, 0.0) @ ones / used[..., 0]
     density = torch.where(valid, torch.exp(-mean), 0.0)
 
     to_denser = torch.where(precedes(density), near_first, FAR).amin(-1)
