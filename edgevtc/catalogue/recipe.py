@@ -31,7 +31,7 @@ class ModelRecipe:
         name: As in ``edgevtc export NAME``.
         family: ``model_type`` of the checkpoint's config.json.
         source: ``embedded``, or a repository of the Hugging Face Hub.
-        revision: Of the source.
+        revision: Of the source; of ``embedded``, the folder of the checkpoint.
         licence: Of the weights, by SPDX identifier.
         num_frames: T, frames of a clip.
         frames_per_call: Most frames of one encoder call.

@@ -47,7 +47,8 @@ def find_checkpoint(model: str, revision: str | None = None, token: str | None =
             return folder, from_recipe(recipe, commit_of(folder), token)
         if revision is not None:
             raise ConfigError(f"{model} ships in the package and has no revision {revision!r}: leave --revision out")
-        return Path(edgevtc.__file__).parent / "embedded" / "checkpoint", from_recipe(recipe, recipe.revision, token)
+        folder = Path(edgevtc.__file__).parent / "embedded" / recipe.revision
+        return folder, from_recipe(recipe, recipe.revision, token)
     if not HUB_ID.fullmatch(model):
         raise ConfigError(
             f"no checkpoint folder, recipe file, repository (owner/name) or model {model!r}: {choices(model_names())}"

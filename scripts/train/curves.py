@@ -46,9 +46,9 @@ def draw(
     for ten in range(0, 11, 2):
         drawing.line([(LEFT, up(ten / 10)), (WIDTH - RIGHT, up(ten / 10))], "grid")
         drawing.text((LEFT - 8, up(ten / 10) + 5), str(10 * ten), "faint", "end")
-    for minutes, name in starts:
+    for index, (minutes, name) in enumerate(starts):
         drawing.line([(across(minutes), TOP), (across(minutes), HEIGHT - BOTTOM)], "grid")
-        drawing.text((across(minutes) + 4, TOP + 12), f"stage {name}", "small faint")
+        drawing.text((across(minutes) + 4, TOP + 12 + 16 * (index % 2)), f"stage {name}", "small faint")
         drawing.text((across(minutes), HEIGHT - BOTTOM + 20), f"{minutes:.0f}", "faint", "middle")
     drawing.text((across(looks[-1][0]), HEIGHT - BOTTOM + 20), f"{looks[-1][0]:.0f}", "faint", "middle")
     drawing.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6), "minutes of training", "faint", "middle")

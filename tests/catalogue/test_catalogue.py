@@ -59,7 +59,7 @@ def test_each_profile_of_the_catalogue_is_valid_and_named_as_its_file(name: str)
 def test_the_catalogues_hold_the_files_of_the_two_folders() -> None:
     assert model_names() == sorted(file.stem for file in (ROOT / "export").glob("*.toml"))
     assert device_names() == sorted(file.stem for file in (ROOT / "engines").glob("*.toml"))
-    assert {"embedded", "llava-onevision-0.5b"} <= set(model_names())
+    assert {"embedded", "embedded-aware", "llava-onevision-0.5b"} <= set(model_names())
     assert {"cpu", "rtx-4060", "jetson-orin-nano-8gb"} <= set(device_names())
 
 
@@ -131,7 +131,7 @@ def test_a_wrong_profile_is_refused_with_file_and_key(tmp_path: Path, old: str, 
 
 
 def test_an_unknown_name_lists_the_valid_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'gpt'.*embedded, llava-onevision-0\.5b"):
+    with pytest.raises(ConfigError, match=r"'gpt'.*embedded, embedded-aware, llava-onevision-0\.5b"):
         model_recipe("gpt")
     with pytest.raises(ConfigError, match=r"'rtx-1'.*cpu.*rtx-4060"):
         device_profile("rtx-1")

@@ -13,7 +13,7 @@ from edgevtc.catalogue import model_recipe
 from edgevtc.cli import main
 from edgevtc.errors import ConfigError
 from edgevtc.exporter.export import ExportOptions, export_bundle
-from edgevtc.methods import budget_for
+from edgevtc.methods import budget_for, builtin_methods
 from edgevtc.video import FrameSampler
 
 pytestmark = pytest.mark.export
@@ -149,6 +149,7 @@ def test_positions_are_written_and_obeyed(tmp_path, samples, transformer, bundle
 
 def test_the_shipped_bundle_follows_its_recipe():
     recipe, manifest = model_recipe("embedded"), Runner().bundle.manifest
+    assert set(recipe.methods) == set(builtin_methods()) and not any(entry.fused for entry in manifest.methods)
     ratios = {name: (1.0,) if name == "none" else recipe.retention_ratios for name in recipe.methods}
     expected = [
         (name, budget_for(r, recipe.num_frames, manifest.vision.tokens_per_frame))
