@@ -64,14 +64,16 @@ def test_a_reader_that_is_left_early_is_closed():
 
 
 def test_reading_runs_beside_its_use():
+    read = threading.Semaphore(0)
+
     def slow():
         for frame in frames(8):
             time.sleep(0.03)
+            read.release()
             yield frame
 
-    start = time.perf_counter()
     with ReadAhead(slow(), 4) as reader:
-        for _ in reader:
-            time.sleep(0.03)
-    assert time.perf_counter() - start < 0.8 * 16 * 0.03
+        for number, _ in enumerate(reader):
+            if number == 0:  # while the first is in use, the next four are read
+                assert all(read.acquire(timeout=20) for _ in range(5))
     assert reader.busy_s >= 8 * 0.03
