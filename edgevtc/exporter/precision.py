@@ -67,16 +67,16 @@ def to_float16(model: ir.Model) -> ir.Model:
             graph.outputs[index] = casts[value] = output
             half.add(cast)
     for node in list(graph):
-        for index, value in enumerate(node.inputs):
-            if value is None or value.dtype != FLOAT:
+        for index, source in enumerate(node.inputs):
+            if source is None or source.dtype != FLOAT:
                 continue
-            if node in half and value not in produced:
-                node.replace_input_with(index, _as_half(graph, node, value, casts))
-            elif node not in half and value in produced:
-                if value not in casts:
-                    cast, casts[value] = new_node("Cast", f"{value.name}.float32", [value], FLOAT, to=FLOAT)
+            if node in half and source not in produced:
+                node.replace_input_with(index, _as_half(graph, node, source, casts))
+            elif node not in half and source in produced:
+                if source not in casts:
+                    cast, casts[source] = new_node("Cast", f"{source.name}.float32", [source], FLOAT, to=FLOAT)
                     graph.insert_before(node, cast)
-                node.replace_input_with(index, casts[value])
+                node.replace_input_with(index, casts[source])
     for value in produced:
         value.type = ir.TensorType(FLOAT16)
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:

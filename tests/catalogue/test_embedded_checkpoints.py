@@ -1,4 +1,4 @@
-"""The checkpoints that ship in the package are there for every recipe that names them, and alike but for their weights."""
+"""The checkpoints that ship in the package: one for every recipe that names them, alike but for their weights."""
 
 from __future__ import annotations
 
