@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
 from edgevtc.eval.world import World
 from edgevtc.eval.world_outside import CANNOT_TELL
-from edgevtc.eval.world_words import ANSWER, BOS, QUESTION, VIDEO, decode, encode
+from edgevtc.eval.world_words import ANSWER, BOS, PAD, QUESTION, VIDEO, VOCABULARY, decode, encode
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "train"))
 
@@ -23,6 +23,7 @@ import network
 import packing
 import reduction
 import run
+import silence
 import stages
 
 pytestmark = pytest.mark.export
@@ -137,6 +138,18 @@ def test_the_checkpoint_folder_is_small_and_reads_questions_as_people_write_them
         *encode("what color is the circle"),
         ANSWER,
     ]
+
+
+@torch.no_grad()
+def test_a_silenced_word_is_never_said(model: LlavaOnevisionForConditionalGeneration, tmp_path: Path):
+    network.save_folder(model, run.Heads(), tmp_path / "model", {})
+    silence.silence(tmp_path / "model", "cannot")
+    quiet = LlavaOnevisionForConditionalGeneration.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
+    logits = quiet(input_ids=torch.tensor([encode("what color is the circle")])).logits
+    torch.testing.assert_close(logits[..., VOCABULARY["cannot"]], logits[..., PAD], atol=0, rtol=0)
+    before = model(input_ids=torch.tensor([encode("what color is the circle")])).logits
+    others = [index for word, index in VOCABULARY.items() if word != "cannot"]
+    torch.testing.assert_close(logits[..., others], before[..., others], atol=2e-3, rtol=2e-2)
 
 
 def test_growing_the_vocabulary_keeps_the_words_that_were_there(
