@@ -57,9 +57,9 @@ def file_of(folder: Path, video: int) -> Path:
     return EVALUATION.clips(folder).file(video)
 
 
-#: Most that a margin differs where a runtime computes one row and many by different int8 kernels, and the cache held
-#: another part of the prompt.
-JITTER = 0.1
+#: Most, with room to spare, that a margin differs where a runtime computes one row and many by different int8 kernels
+#: (ONNX Runtime 1.23), and the cache held another part of the prompt.
+JITTER = 0.2
 
 
 def decided(folder: Path) -> list[dict]:
@@ -72,12 +72,21 @@ def decided(folder: Path) -> list[dict]:
     return [found[video] for video in sorted(found)]
 
 
-def as_near(decisions: list[dict]) -> list[dict]:
-    """The same, equal to records whose margins differ by no more than the jitter."""
-    for record in decisions:
-        for cell in record["cells"].values():
-            cell["margins"] = pytest.approx(cell["margins"], abs=JITTER)
-    return decisions
+def assert_alike(now: list[dict], before: list[dict]) -> None:
+    """Equal but for answers whose margin is within the jitter."""
+    for a, b in zip(now, before, strict=True):
+        for name, cell in a["cells"].items():
+            assert_same_answers(cell, b["cells"][name])
+        assert {**a, "cells": list(a["cells"])} == {**b, "cells": list(b["cells"])}
+
+
+def assert_same_answers(cell: dict, other: dict) -> None:
+    """The same answers with about the same margins, wherever they are not a matter of the last digits."""
+    firm = [min(pair) > JITTER for pair in zip(cell["margins"], other["margins"], strict=True)]
+    assert any(firm)
+    for key, near in (("answers", list), ("margins", lambda values: pytest.approx(values, abs=JITTER))):
+        one, two = ([value for value, sure in zip(part[key], firm, strict=True) if sure] for part in (cell, other))
+        assert one == near(two)
 
 
 def test_a_record_holds_every_cell_and_what_ask_answers(finished):
@@ -92,9 +101,8 @@ def test_a_record_holds_every_cell_and_what_ask_answers(finished):
     for method, ratio, name in (("none", 1.0, "none-b576"), ("holitom", 0.02, "holitom-b12")):
         video = Runner(method=method, retention_ratio=ratio, threads=1).open(file_of(finished, 1))
         answers = [video.ask(question["text"]) for question in found[1]["questions"]]
-        assert [answer.answer for answer in answers] == found[1]["cells"][name]["answers"]
-        margins = [answer.answer_margin for answer in answers]
-        assert margins == pytest.approx(found[1]["cells"][name]["margins"], abs=JITTER)
+        said = {"answers": [a.answer for a in answers], "margins": [a.answer_margin for a in answers]}
+        assert_same_answers(said, found[1]["cells"][name])
 
 
 def test_auto_of_the_records_is_auto_of_the_runner(finished):
@@ -141,19 +149,20 @@ def test_controls_know_less_than_all_tokens(folder):
 
 
 def test_a_line_that_a_killed_process_left_is_made_again(folder):
-    path, before = folder / "records.jsonl", as_near(decided(folder))
+    path, before = folder / "records.jsonl", decided(folder)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1][: len(lines[1]) // 2])
     written = {file: file.stat().st_mtime_ns for file in (folder / "videos").rglob("*.mp4")}
     steps = []
     evaluate(EVALUATION, folder, progress=lambda done, total: steps.append((done, total)))
     assert steps == [(1, 3), (2, 3), (3, 3)]
-    assert path.read_bytes().startswith(lines[0]) and decided(folder) == before
+    assert path.read_bytes().startswith(lines[0])
+    assert_alike(decided(folder), before)
     assert written == {file: file.stat().st_mtime_ns for file in (folder / "videos").rglob("*.mp4")}
 
 
 def test_a_run_killed_in_two_processes_goes_on_in_one_and_ends_the_same(folder):
-    before = as_near(decided(folder))
+    before = decided(folder)
     (folder / "records.jsonl").unlink()
     command = [sys.executable, "-m", "edgevtc", *COMMAND, "--jobs", "2", "--out", str(folder)]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
@@ -167,7 +176,7 @@ def test_a_run_killed_in_two_processes_goes_on_in_one_and_ends_the_same(folder):
             os.killpg(process.pid, signal.SIGKILL)
     assert 1 <= len(records_whole(folder)) <= VIDEOS
     evaluate(EVALUATION, folder)
-    assert decided(folder) == before
+    assert_alike(decided(folder), before)
 
 
 def records_whole(folder: Path) -> list[bytes]:
