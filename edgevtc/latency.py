@@ -17,7 +17,9 @@ from edgevtc.bundle import MethodEntry
 from edgevtc.bundle.reader import cache_dir
 from edgevtc.environment import machine_name
 from edgevtc.errors import ConfigError
+from edgevtc.files import write_whole
 from edgevtc.loaded import LoadedBundle
+from edgevtc.methods import method_key
 from edgevtc.vision import EncodedVideo, visual_span
 
 __all__ = ["Latency"]
@@ -63,7 +65,7 @@ class Latency:
 
     def answer_s(self, method: MethodEntry) -> float:
         """Seconds from the encoder's features to the first token: compressor and prefill."""
-        return self._time(f"{method.name}-b{method.budget}", lambda: first_token_seconds(self._loaded, method))
+        return self._time(method_key(method.name, method.budget), lambda: first_token_seconds(self._loaded, method))
 
     def largest(self, methods: Sequence[MethodEntry], limit_s: float, spent_s: float | None = None) -> MethodEntry:
         """The largest budget whose first token comes in time. Beyond the first that does not, none is measured.
@@ -103,11 +105,9 @@ class Latency:
 
     def _write(self) -> None:
         """Keep what was measured; without a writable cache the next process measures again."""
-        partial = self.path.with_suffix(f".{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(self._content, indent=1) + "\n", encoding="utf-8")
-            partial.replace(self.path)
+            write_whole(self.path, json.dumps(self._content, indent=1) + "\n")
         except OSError as error:
             if self._explicit:
                 raise ConfigError(

@@ -31,6 +31,7 @@ from edgevtc.adaptive import by_budget
 from edgevtc.bundle import AutoEntry, Bundle
 from edgevtc.eval.clips import Clips
 from edgevtc.eval.world_scores import Result, Score, score
+from edgevtc.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,7 @@ def part(answers: Answers, chosen: NDArray[np.bool_]) -> Answers:
 def write_entries(bundle: Bundle, entries: dict[str, AutoEntry]) -> None:
     """Put what was found into a bundle's manifest, beside other methods'."""
     manifest = replace(bundle.manifest, auto={**bundle.manifest.auto, **entries})
-    path = bundle.path / "manifest.json"
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(manifest.to_json(), encoding="utf-8")
-    partial.replace(path)
+    write_whole(bundle.path / "manifest.json", manifest.to_json())
 
 
 def report(name: str, entry: AutoEntry, asked: int, rows: list[tuple[str, Outcome]]) -> dict[str, Any]:

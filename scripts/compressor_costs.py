@@ -24,6 +24,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgevtc.files import write_whole
+
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "edgevtc" / "methods" / "costs.json"
 DOCUMENT = ROOT / "docs" / "compressors.md"
@@ -186,13 +188,6 @@ def measure(method: str, size: str, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a file in one step."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
 def table(figures: Mapping[str, Any]) -> str:
     """The figures in markdown."""
     per_frame = figures["encoder_s_per_frame"]
@@ -247,10 +242,10 @@ def main() -> None:
                 continue
             figures["methods"].setdefault(method, {})[size] = measure(method, size, args.graphs or Path(folder))
             figures["methods"] = {name: figures["methods"].get(name, {}) for name in builtin_methods()}
-            write(FIGURES, json.dumps(figures, indent=1) + "\n")
+            write_whole(FIGURES, json.dumps(figures, indent=1) + "\n")
             print(method, size, figures["methods"][method][size], flush=True)
     before, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
-    write(DOCUMENT, before + BEGIN + table(figures) + END + rest.split(END)[1])
+    write_whole(DOCUMENT, before + BEGIN + table(figures) + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":

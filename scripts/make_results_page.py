@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgevtc.eval.journal import write_whole
 from edgevtc.eval.plots import FIGURES
+from edgevtc.files import write_whole
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"

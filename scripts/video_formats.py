@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from video_clips import Encoding, has_encoder, number_shown, write_clip
 
+from edgevtc.files import write_whole
 from edgevtc.video import FrameSampler, probe
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "video-formats.md"
@@ -114,9 +115,7 @@ def replace_section(name: str, text: str) -> None:
     _, found_end, tail = rest.partition(end)
     if not (found and found_end):
         raise SystemExit(f"{DOCUMENT} has no section {name}")
-    temporary = DOCUMENT.with_suffix(".tmp")
-    temporary.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
-    temporary.replace(DOCUMENT)
+    write_whole(DOCUMENT, f"{head}{begin}\n{text}\n{end}{tail}")
 
 
 def main() -> None:

@@ -17,10 +17,10 @@ from edgevtc.measure.references import (
     MethodReference,
     References,
     decoder_rows,
-    method_key,
     new_projection,
 )
 from edgevtc.measure.verify import prompt_ids
+from edgevtc.methods import method_key
 from edgevtc.video import FrameSampler
 from edgevtc.vision import EncodedVideo
 
@@ -56,7 +56,7 @@ def reference(folder: Path, clip: Path) -> References:
         features=encoded.features,
         projection=projection,
         methods={
-            method_key(runner.method): MethodReference(
+            method_key(METHOD, BUDGET): MethodReference(
                 visual.positions, visual.assignment, visual.tokens @ projection, np.ones((len(NOISE_LEVELS), 2))
             )
         },

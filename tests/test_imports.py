@@ -42,6 +42,7 @@ ORDER = (
     "catalogue",
     "bundle",
     "methods",
+    "files",
     "records",
     "extras",
     "errors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import numpy as np
 
 from edgevtc.bundle.manifest import Manifest, TensorEntry
 from edgevtc.errors import BundleError
+from edgevtc.files import write_whole
 
 __all__ = ["Bundle", "cache_dir", "embedded_path", "file_sha256"]
 
@@ -124,10 +126,6 @@ def read_stamp(path: Path) -> dict[str, list[int]]:
 
 def write_stamp(path: Path, found: dict[str, list[int]]) -> None:
     """Remember what was verified; without a writable cache the next opening hashes again."""
-    temporary = path.with_suffix(f".{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(found), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        write_whole(path, json.dumps(found))

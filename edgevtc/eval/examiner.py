@@ -10,10 +10,10 @@ from edgevtc.bundle import Manifest, MethodEntry
 from edgevtc.errors import ConfigError, choices
 from edgevtc.eval.clips import Clips
 from edgevtc.eval.world_questions import Question
-from edgevtc.methods import budget_for
+from edgevtc.methods import budget_for, method_key
 from edgevtc.runner import Runner, VideoSession
 
-__all__ = ["FULL", "Asked", "CellRecord", "ClipRecord", "Examiner", "cell_name", "select_cells"]
+__all__ = ["FULL", "Asked", "CellRecord", "ClipRecord", "Examiner", "select_cells"]
 
 #: The method that keeps every token: what all others are compared with.
 FULL = "none"
@@ -60,7 +60,7 @@ class ClipRecord:
         render_s: Rendering and coding the file, where it was not there already.
         open_s: Reading, decoding and encoding it.
         seconds: All that was done for this record.
-        cells: :func:`cell_name` → what came of it.
+        cells: :func:`edgevtc.methods.method_key` → what came of it.
         warnings: What the reader had to say about the file.
     """
 
@@ -74,11 +74,6 @@ class ClipRecord:
     seconds: float
     cells: dict[str, CellRecord]
     warnings: tuple[str, ...] = field(default=())
-
-
-def cell_name(entry: MethodEntry) -> str:
-    """The name of a method at a budget, as its compressor's file has it."""
-    return f"{entry.name}-b{entry.budget}"
 
 
 def select_cells(
@@ -145,7 +140,7 @@ class Examiner:
             session = VideoSession(self._runner, session.encoded, started, [])
             answers = [session.ask(question.text) for question in asked]
             first = answers[0]
-            cells[cell_name(cell)] = CellRecord(
+            cells[method_key(cell.name, cell.budget)] = CellRecord(
                 tuple(answer.answer for answer in answers),
                 tuple(round(answer.answer_margin, 6) for answer in answers),
                 first.compress_s,

@@ -14,6 +14,8 @@ from typing import Any
 from edgevtc.bundle import AutoEntry
 from edgevtc.errors import ConfigError
 from edgevtc.eval.examiner import ClipRecord
+from edgevtc.files import write_whole
+from edgevtc.methods import method_key
 from edgevtc.records import read_record
 
 __all__ = ["Cell", "Journal", "RunArguments"]
@@ -32,8 +34,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As in :func:`edgevtc.eval.examiner.cell_name`."""
-        return f"{self.method}-b{self.budget}"
+        """Key of its records."""
+        return method_key(self.method, self.budget)
 
 
 @dataclass(frozen=True)
@@ -178,13 +180,3 @@ def refuse_others(folder: Path, found: RunArguments, wanted: RunArguments) -> No
         raise ConfigError(
             f"{folder} holds a run with another {what}{values}: give the arguments it began with, or another --out"
         )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

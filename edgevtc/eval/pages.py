@@ -12,10 +12,10 @@ from typing import Any
 
 from edgevtc.eval.examiner import FULL
 from edgevtc.eval.intervals import Estimate
-from edgevtc.eval.journal import write_whole
 from edgevtc.eval.plots import FIGURES, FLOORS, HIGHLIGHTS
 from edgevtc.eval.report import FLOOR, CellResult, Group, Report
 from edgevtc.eval.world_scores import Score
+from edgevtc.files import write_whole
 
 __all__ = ["csv_text", "grid", "json_value", "markdown", "write_report"]
 

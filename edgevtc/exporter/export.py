@@ -52,7 +52,7 @@ from edgevtc.exporter.text import chat_template, generation_config, preprocessor
 from edgevtc.exporter.verify import DEFAULT_QUESTION, REFERENCES, TorchReference, reference_frames, verify_draft
 from edgevtc.exporter.vision import export_compressor, export_encoder, fuse
 from edgevtc.measure.verify import prompt_ids
-from edgevtc.methods import NEEDS, POSITION_MODES, budget_for, method_spec
+from edgevtc.methods import NEEDS, POSITION_MODES, budget_for, method_key, method_spec
 from edgevtc.models import ModelAdapter, Vision, open_model
 from edgevtc.records import read_record
 
@@ -298,7 +298,7 @@ def make_parts(
     typed = [{**program, "dtype": options.dtype} for program in programs]
     trace_ahead(graphs, compressors, typed, shapes, options.dtype, jobs, progress)
     for compressor, program in zip(compressors, typed, strict=True):
-        key = f"{compressor.spec.name}-b{compressor.budget}"
+        key = method_key(compressor.spec.name, compressor.budget)
         compressed = graphs.take(
             f"compressors/{key}", program, partial(write_compressor, compressor, shapes, options.dtype, progress)
         )
@@ -452,7 +452,7 @@ def write_encoder(
 
 def graph_name(kind: str, compressor: Compressor) -> str:
     """A method's graph in a bundle."""
-    return f"{kind}/{compressor.spec.name}-b{compressor.budget}.onnx"
+    return f"{kind}/{method_key(compressor.spec.name, compressor.budget)}.onnx"
 
 
 def write_compressor(
@@ -480,7 +480,7 @@ def trace_ahead(
     progress: Callable[[str], None],
 ) -> None:
     """Write what is missing of the compressors' graphs in several processes; each loads torch, which takes seconds."""
-    names = [f"compressors/{compressor.spec.name}-b{compressor.budget}" for compressor in compressors]
+    names = [f"compressors/{method_key(compressor.spec.name, compressor.budget)}" for compressor in compressors]
     tasks = zip(names, programs, compressors, strict=True)
     missing = [task for task in tasks if not graphs.holds(*task[:2])]
     if jobs == 1 or len(missing) < 2:

@@ -21,6 +21,7 @@ from edgevtc.exporter.reference import ReferenceDecoder
 from edgevtc.measure.compare import compare_decisions
 from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, new_projection
 from edgevtc.measure.verify import ANSWER_TOKENS, Check, Verifier, answer_limit, greedy_answer
+from edgevtc.methods import method_key
 from edgevtc.models import ModelAdapter, Vision
 from edgevtc.runner import Runner
 from edgevtc.video import FrameSampler
@@ -108,7 +109,7 @@ class TorchReference:
                 _, other_positions, _, other_assignment, *_ = reduce(compressor, other)
                 found = compare_decisions(other_positions, other_assignment, positions, assignment)
                 stability.append((found.overlap, found.agreement))
-            key = f"{compressor.spec.name}-b{compressor.budget}"
+            key = method_key(compressor.spec.name, compressor.budget)
             methods[key] = MethodReference(positions, assignment, tokens @ projection, np.array(stability, np.float32))
         content = References(
             frames=frames,

@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevtc.bundle import MethodEntry
 from edgevtc.decoder.prompt import Rows, VisualSpan, assemble
 from edgevtc.errors import BundleError
 
@@ -35,7 +34,6 @@ __all__ = [
     "MethodReference",
     "References",
     "decoder_rows",
-    "method_key",
     "new_projection",
 ]
 
@@ -118,11 +116,6 @@ class References:
             )
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise BundleError(f"{path} is no reference file ({error}): export the bundle again") from None
-
-
-def method_key(method: MethodEntry) -> str:
-    """Name of a method at a budget in the reference file and in the graphs' file names."""
-    return f"{method.name}-b{method.budget}"
 
 
 def new_projection(width: int) -> np.ndarray:

@@ -17,7 +17,8 @@ from edgevtc.decoder.sampling import Sampler, SamplingConfig, lead
 from edgevtc.decoder.text import ChatTemplate, TextCodec
 from edgevtc.errors import BackendError, BundleError
 from edgevtc.measure.compare import Difference, compare_decisions, difference
-from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, method_key
+from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows
+from edgevtc.methods import method_key
 from edgevtc.runner import Runner
 from edgevtc.video import Frame
 from edgevtc.vision import EncodedVideo, visual_span
@@ -195,7 +196,7 @@ class Verifier:
         tokens, positions, counts, assignment = (
             session.output(name).numpy() for name in ("tokens", "positions", "counts", "assignment")
         )
-        expected = self.references.methods[method_key(method)]
+        expected = self.references.methods[method_key(method.name, method.budget)]
         decisions = compare_decisions(positions, assignment, expected.positions, expected.assignment)
         least_overlap, least_agreement = firmness(expected, noise, self.slacks)
         projected = tokens.astype(np.float32) @ self.references.projection

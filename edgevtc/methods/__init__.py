@@ -26,7 +26,7 @@ from edgevtc.methods import (
     vidcom2,
     visionzip,
 )
-from edgevtc.methods.spec import NEEDS, POSITION_MODES, MethodSpec, Parameter, budget_for
+from edgevtc.methods.spec import NEEDS, POSITION_MODES, MethodSpec, Parameter, budget_for, method_key
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -36,6 +36,7 @@ __all__ = [
     "Parameter",
     "budget_for",
     "builtin_methods",
+    "method_key",
     "method_names",
     "method_spec",
     "plugin_methods",

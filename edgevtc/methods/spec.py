@@ -9,7 +9,7 @@ from typing import Any
 
 from edgevtc.errors import ConfigError, choices
 
-__all__ = ["NEEDS", "POSITION_MODES", "MethodSpec", "Parameter", "budget_for"]
+__all__ = ["NEEDS", "POSITION_MODES", "MethodSpec", "Parameter", "budget_for", "method_key"]
 
 #: What a compressor may read besides the tokens; the graph inputs of the same names.
 NEEDS = ("frame_tokens", "saliency", "frame_features", "keys")
@@ -106,6 +106,11 @@ class MethodSpec:
                 raise ConfigError(f"method {self.name} has no parameter {name!r}: {known}")
             config[name] = self.parameters[name].check(f"method {self.name}", name, value)
         return config
+
+
+def method_key(name: str, budget: int) -> str:
+    """Name of a method at a budget in file names, the reference file and records."""
+    return f"{name}-b{budget}"
 
 
 def budget_for(retention_ratio: float, num_frames: int, tokens_per_frame: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgevtc.errors import ConfigError, choices
+from edgevtc.files import write_whole
 from edgevtc.view.html import render_html
 from edgevtc.view.png import render_png
 from edgevtc.view.scene import Scene
@@ -44,14 +45,10 @@ def write_view(scene: Scene, path: str | os.PathLike[str], overwrite: bool = Fal
     """
     path = check_output(path, overwrite)
     content = FORMATS[path.suffix.lower()](scene)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_whole(path, content)
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written ({(error.strerror or 'unknown').lower()}): choose another"
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
     return path
