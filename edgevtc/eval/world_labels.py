@@ -7,6 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgevtc.eval.world_history import (
+    BESIDE_CLASSES,
+    HISTORY_CLASSES,
+    SPEEDS,
+    beside_labels,
+    history_labels,
+    speed_label,
+)
 from edgevtc.eval.world_scene import SIDE, Scene
 
 __all__ = ["CELL", "CELL_CLASSES", "FRAME_CLASSES", "GRID", "IGNORE", "scene_labels"]
@@ -15,7 +23,8 @@ CELL = 16
 GRID = SIDE // CELL
 IGNORE = -1
 #: Labels [T, 6, 6] and their number of classes. `color`, `shape`, `size`, `digit` have 0 for nothing there; the rest
-#: are IGNORE there. `changed`: 0 not yet, 1 its colour, 2 its size; `birth_…`: as it was when it appeared.
+#: are IGNORE there. `changed`: 0 not yet, 1 its colour, 2 its size; `birth_…`: as it was when it appeared; the rest are
+#: those of :mod:`edgevtc.eval.world_history`.
 CELL_CLASSES = {
     "color": 9,
     "shape": 8,
@@ -27,10 +36,12 @@ CELL_CLASSES = {
     "birth_size": 2,
     "changed": 3,
     "moved": 2,
+    "speed": SPEEDS,
+    **BESIDE_CLASSES,
 }
 #: Labels [T]: things so far, colour of the newest, colour of the last flash so far, flashes so far, kinds of change so
 #: far (bits: 1 colour, 2 size), things in the picture.
-FRAME_CLASSES = {"things": 9, "newest": 9, "flash": 9, "flashes": 4, "changes": 4, "visible": 9}
+FRAME_CLASSES = {"things": 9, "newest": 9, "flash": 9, "flashes": 4, "changes": 4, "visible": 9, **HISTORY_CLASSES}
 _STAR, _SIGN = 6, 7
 
 
@@ -45,7 +56,10 @@ def scene_labels(scene: Scene) -> dict[str, NDArray[Any]]:
     }
     labels |= {name: np.zeros(total, np.int64) for name in FRAME_CLASSES}
     seen = labels["seen"] = np.zeros((total, 16), np.int64)
-    for thing in sorted(scene.things, key=lambda thing: thing.enters):
+    told = scene.kind != "image"
+    labels |= history_labels(scene) if told else {}
+    beside = beside_labels(scene) if told else [{}] * len(scene.things)
+    for thing, sides in sorted(zip(scene.things, beside, strict=True), key=lambda pair: pair[0].enters):
         ticks = now[thing.enters : thing.leaves]
         late = thing.changed(ticks)
         color = np.where(late, thing.last_color, thing.color)
@@ -61,6 +75,8 @@ def scene_labels(scene: Scene) -> dict[str, NDArray[Any]]:
             "birth_size": thing.size,
             "changed": np.where(late, kind, 0),
             "moved": (ticks > thing.onset) & (thing.heading > 0),
+            "speed": np.where((ticks - thing.onset >= 3) & (thing.heading > 0), speed_label(thing), IGNORE),
+            **{name: values[ticks] for name, values in sides.items()},
         }
         for name, values in cells.items():
             labels[name][ticks, row, column] = values

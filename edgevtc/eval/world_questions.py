@@ -17,9 +17,9 @@ from edgevtc.eval.world_phrases import ABSENT, PHRASES
 from edgevtc.eval.world_scene import HELD_OUT, SIDE, Flash, Scene, Thing
 from edgevtc.eval.world_words import CHANGES, COLORS, DIGITS, HEADINGS, SHAPES, SIZES
 
-__all__ = ["Question", "QuestionMaker", "neighbours", "what_happened"]
+__all__ = ["SIDES", "Question", "QuestionMaker", "neighbours", "what_happened"]
 
-_SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 #: Types that few scenes allow: training asks them first.
 _RARE = frozenset(
     {"beside", "between", "earlier", "fastest", "faster", "gone", "last", "left", "moved_first", "near", "nth", "was"}
@@ -323,7 +323,7 @@ def neighbours(scene: Scene, ticks: NDArray[np.integer]) -> list[tuple[Thing, st
     offsets = places[None] - places[:, None]
     other = ~np.eye(len(things), dtype=bool) & visible.any(1)
     clear = []
-    for side, direction in _SIDES.items():
+    for side, direction in SIDES.items():
         along, across = offsets @ np.array(direction), np.abs(offsets @ np.array(direction[::-1]))
         inside = other & visible.all(1) & ((along >= 8) & (along >= 1.25 * across)).all(2)
         unclear = other & ~inside & (along > np.maximum(0.8 * across, 0)).any(2)

@@ -14,12 +14,15 @@ from edgevtc.eval.world import SPLITS, Sample, World
 from edgevtc.eval.world_outside import CANNOT_TELL, outside_frames
 from edgevtc.eval.world_phrases import PROMPTS
 from edgevtc.eval.world_questions import Question
+from edgevtc.eval.world_scene import Kind
 from edgevtc.eval.world_words import ANSWER, EOS, QUESTION, encode
 
 #: Samples of a batch, and questions asked of each.
 SIZES = {"crowd": 48, "image": 32, "clip": 16, "video": 8, "outside": 8}
 QUESTIONS = {"crowd": 0, "image": 24, "clip": 14, "video": 26, "outside": 16}
 _ANSWER = 3
+#: Types of two steps that few scenes allow, and the share of videos made for one of them.
+SELDOM, SELDOM_SHARE = ("beside", "between", "fastest", "left"), 0.5
 
 
 @dataclass
@@ -84,6 +87,15 @@ def collate_outside(clips: list[np.ndarray], asked: list[list[Question]]) -> Bat
     return Batch("outside", torch.from_numpy(np.stack(clips)), questions, answers, types)
 
 
+def draw(world: World, kind: Kind, rng: np.random.Generator) -> Sample:
+    """A sample of a kind; half of the videos are such that one of the seldom types can be asked."""
+    wanted = str(rng.choice(SELDOM)) if kind == "video" and rng.random() < SELDOM_SHARE else None
+    while True:
+        sample = world.sample(kind, QUESTIONS[kind], render=False)
+        if wanted is None or any(question.type == wanted for question in sample.questions):
+            return replace(sample, frames=world.renderer.frames(sample.scene))
+
+
 class Batches(IterableDataset):
     """Batches of kinds drawn by share. Every worker, and every `seed`, has a world of its own."""
 
@@ -107,4 +119,4 @@ class Batches(IterableDataset):
                 asked = [world.sample(limit=QUESTIONS[kind], render=False).questions for _ in range(number)]
                 yield collate_outside([outside_frames(rng) for _ in range(number)], asked)
             else:
-                yield collate(kind, [world.sample(kind, QUESTIONS[kind]) for _ in range(number)])
+                yield collate(kind, [draw(world, kind, rng) for _ in range(number)])

@@ -7,12 +7,14 @@ import torch.nn.functional as F
 from network import HIDDEN, TOKENS, VISION_HIDDEN
 from torch import Tensor, nn
 
+from edgevtc.eval.world_history import BESIDE_CLASSES, HISTORY_CLASSES
 from edgevtc.eval.world_labels import CELL_CLASSES, FRAME_CLASSES, IGNORE
 from edgevtc.eval.world_words import COLORS, DIGITS, SHAPES, VOCABULARY
 
 _SEEN = ("color", "shape", "size", "digit")
-_TRACKED = ("heading", "age", "birth_color", "birth_size", "changed", "moved")
-_SO_FAR = ("things", "newest", "flash", "flashes", "changes")
+_TRACKED = ("heading", "age", "birth_color", "birth_size", "changed", "moved", "speed", *BESIDE_CLASSES)
+_WEIGHED = {"birth_color", "birth_size", "changed"}  # weighed up once the thing has changed
+_SO_FAR = ("things", "newest", "flash", "flashes", "changes", *HISTORY_CLASSES)
 _TIED = {"color": (0, COLORS), "shape": (1, (*SHAPES, "flash", "sign")), "digit": (1, DIGITS)}  # scale, words
 
 Scores = dict[str, float]
@@ -87,7 +89,7 @@ class Heads(nn.Module):
             if not bool(mask.any()):
                 continue
             logits = self.track[name](cells[mask])
-            plain = name in ("heading", "age", "moved")
+            plain = name not in _WEIGHED
             weight = torch.ones(len(logits), device=cells.device) if plain else 1 + 5.0 * late[mask]
             each = F.cross_entropy(logits, target[mask], reduction="none")
             loss = loss + (each * weight).sum() / weight.sum()

@@ -24,7 +24,7 @@ STAGES = {
     "c": Stage("lookup on images and clips", {"image": 0.5, "crowd": 0.25, "clip": 0.1, "video": 0.15}, 1e-3, 0.6, 25),
     "d": Stage(
         "videos",
-        {"video": 0.5, "image": 0.26, "clip": 0.05, "crowd": 0.15, "outside": 0.04},
+        {"video": 0.6, "image": 0.22, "clip": 0.05, "crowd": 0.13},
         1e-3,
         0.03,
         100,
@@ -32,7 +32,7 @@ STAGES = {
     ),
     "e": Stage(
         "videos with reduced tokens",
-        {"video": 0.75, "image": 0.12, "clip": 0.06, "crowd": 0.04, "outside": 0.03},
+        {"video": 0.75, "image": 0.14, "clip": 0.06, "crowd": 0.05},
         7e-4,
         0.03,
         25,
