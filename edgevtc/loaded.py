@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 
-from edgevtc.backends import create_backend
+from edgevtc.backends import Backend, create_backend
 from edgevtc.bundle import Bundle
 from edgevtc.decoder.generator import Generator
 from edgevtc.decoder.prompt import Rows, VisualSpan, assemble
@@ -25,7 +25,7 @@ class LoadedBundle:
 
     Args:
         bundle: Folder of a bundle; None for the one inside the package.
-        device: One of :data:`edgevtc.backends.DEVICES`.
+        device: One of :data:`edgevtc.backends.DEVICES`, or a backend.
         threads: Threads inside an operator on a CPU; all this process may use where None.
         weight_format: Weight format of the decoder; None for the bundle's first.
 
@@ -38,7 +38,7 @@ class LoadedBundle:
     def __init__(
         self,
         bundle: str | os.PathLike[str] | None = None,
-        device: str = "cpu",
+        device: str | Backend = "cpu",
         threads: int | None = None,
         weight_format: str | None = None,
     ) -> None:

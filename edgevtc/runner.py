@@ -12,6 +12,7 @@ import numpy as np
 
 from edgevtc.adaptive import AUTO, by_budget, margin_threshold, rungs
 from edgevtc.answer import Answer
+from edgevtc.backends import Backend
 from edgevtc.bundle import Bundle, MethodEntry
 from edgevtc.decoder.prompt import VisualSpan
 from edgevtc.decoder.sampling import MarginSampler, SamplingConfig
@@ -40,7 +41,7 @@ class Runner(LoadedBundle):
         ttft_s: Seconds from opening a video to the first token: each video is compressed to the largest budget of
             the method that keeps to it, as measured here, see :class:`edgevtc.latency.Latency`.
         cache_dir: Where measurements are kept; the user's cache folder where None.
-        device: One of :data:`edgevtc.backends.DEVICES`.
+        device: One of :data:`edgevtc.backends.DEVICES`, or a backend.
         threads: Threads inside an operator on a CPU; all this process may use where None.
         weight_format: Weight format of the decoder; None for the bundle's first.
 
@@ -72,7 +73,7 @@ class Runner(LoadedBundle):
         margin: float | None = None,
         ttft_s: float | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
-        device: str = "cpu",
+        device: str | Backend = "cpu",
         threads: int | None = None,
         weight_format: str | None = None,
     ) -> None:

@@ -13,12 +13,12 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -144,13 +144,16 @@ class Measured:
 
     Attributes:
         report: What it printed on stdout, as JSON.
-        steps: Step → seconds, by the progress on stderr.
+        steps: Step, by the progress on stderr → seconds.
+        step_bytes: Step → most memory of its own; pages of mapped files, which the system can take back, not counted.
         seconds: Wall time.
-        peak_bytes: Most memory of its own; pages of mapped files, which the system can take back, are not counted.
+        processor_s: Processor time.
+        mapped_bytes: Most pages of mapped files at once.
     """
 
     def __init__(self, *words: object) -> None:
         start = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         process = subprocess.Popen(
             [sys.executable, "-m", "edgevtc", *map(str, words), "--json"],
             stdout=subprocess.PIPE,
@@ -159,13 +162,14 @@ class Measured:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         assert process.stdout is not None and process.stderr is not None
-        self.peak_bytes = 0
+        self._step, self.step_bytes, self.mapped_bytes = "starting", {"starting": 0}, 0
         watch = threading.Thread(target=self._watch, args=[process.pid])
         watch.start()
         marks = [("starting", start)]
         for line in process.stderr:
             print(f"{time.monotonic() - start:8.1f} s  {line.rstrip()}", file=sys.stderr, flush=True)
-            marks.append((line.strip(), time.monotonic()))
+            self._step = line.strip()
+            marks.append((self._step, time.monotonic()))
         output = process.stdout.read()
         status = process.wait()
         self.seconds = time.monotonic() - start
@@ -173,26 +177,42 @@ class Measured:
         if status:
             raise SystemExit(f"edgevtc {words[0]} failed")
         marks.append(("", time.monotonic()))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.processor_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         self.steps = {name: end - begin for (name, begin), (_, end) in pairwise(marks)}
         self.report = json.loads(output)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most memory of its own in any step."""
+        return max(self.step_bytes.values())
 
     def _watch(self, process: int) -> None:
         status = Path(f"/proc/{process}/status")
         try:
-            while match := re.search(r"RssAnon:\s+(\d+) kB", status.read_text()):
-                self.peak_bytes = max(self.peak_bytes, 1024 * int(match[1]))
-                time.sleep(0.05)
+            while match := re.search(r"RssAnon:\s+(\d+) kB\s+RssFile:\s+(\d+) kB", status.read_text()):
+                held, mapped = (1024 * int(number) for number in match.groups())
+                self.step_bytes[self._step] = max(self.step_bytes.get(self._step, 0), held)
+                self.mapped_bytes = max(self.mapped_bytes, mapped)
+                time.sleep(0.02)
         except FileNotFoundError:  # it ended
             return
 
 
-def groups(steps: dict[str, float]) -> Iterator[tuple[str, float]]:
-    """The export's steps in a few groups, in order."""
-    names = ("tracing", "writing", "computing the reference", "verifying encoder", "verifying compressors")
-    names = (*names, "verifying vision", "verifying decoder", "verifying an answer")
-    for name in names:
-        if seconds := sum(value for step, value in steps.items() if step.startswith(name)):
-            yield name, seconds
+#: Groups of an export's steps, by how their names begin → the step of the plan that they are of.
+GROUPS = {
+    "reading": "writing",
+    "tracing": "writing",
+    "fusing": "writing",
+    "writing the decoder": "writing",
+    "writing the embeddings": "writing",
+    "computing the reference": "reference",
+    "verifying encoder": "verifying_vision",
+    "verifying compressors": "verifying_vision",
+    "verifying vision": "verifying_vision",
+    "verifying decoder": "verifying_decoder",
+    "verifying an answer": "verifying_an_answer",
+}
 
 
 def main() -> None:
@@ -226,22 +246,32 @@ def main() -> None:
     answer = asked.report
     plan, report = planned.report, exported.report
     rows = [
-        ("checkpoint, bfloat16", f"{stored / 1e9:.2f} GB"),
-        ("bundle on disk: planned", f"{plan['disk_bytes'] / 1e9:.2f} GB"),
-        ("bundle on disk", f"{report['size_bytes'] / 1e9:.2f} GB"),
-        ("export, peak memory: planned, beside 1 GB of libraries", f"{plan['peak_memory_bytes'] / 1e9:.1f} GB"),
-        ("export, peak memory", f"{exported.peak_bytes / 1e9:.1f} GB"),
-        ("export, time", f"{exported.seconds:.0f} s"),
-        *((f"… {name}", f"{seconds:.0f} s") for name, seconds in groups(exported.steps)),
-        ("largest difference from torch", f"{report['worst_difference']:.1e}"),
-        ("ask, peak memory", f"{asked.peak_bytes / 1e9:.1f} GB"),
-        ("ask, tokens kept", f"{answer['tokens_kept']} of {answer['tokens_total']}"),
-        *((f"ask, {name}", f"{answer[name + '_s']:.2f} s") for name in TIMES),
-        ("ask, decoding", f"{answer['tokens_per_s']:.1f} tokens/s"),
+        ("checkpoint, bfloat16", "", f"{stored / 1e9:.2f} GB"),
+        ("bundle on disk", f"{plan['disk_bytes'] / 1e9:.2f} GB", f"{report['size_bytes'] / 1e9:.2f} GB"),
+        ("export: peak memory", f"{plan['peak_memory_bytes'] / 1e9:.1f} GB", f"{exported.peak_bytes / 1e9:.1f} GB"),
+    ]
+    for start, step in GROUPS.items():
+        if held := [size for name, size in exported.step_bytes.items() if name.startswith(start)]:
+            rows.append((f"… {start}", f"{plan['step_memory_bytes'][step] / 1e9:.1f} GB", f"{max(held) / 1e9:.1f} GB"))
+    rows += [
+        ("… pages of mapped files beside it", "", f"{exported.mapped_bytes / 1e9:.1f} GB"),
+        ("export: time", "", f"{exported.seconds:.0f} s"),
+        ("… of processors", "", f"{exported.processor_s:.0f} s"),
+    ]
+    for start in GROUPS:
+        if seconds := sum(value for step, value in exported.steps.items() if step.startswith(start)):
+            rows.append((f"… {start}", "", f"{seconds:.0f} s"))
+    rows += [
+        ("largest difference from torch", "", f"{report['worst_difference']:.1%}"),
+        ("ask: peak memory", "", f"{asked.peak_bytes / 1e9:.1f} GB"),
+        ("ask: tokens kept", "", f"{answer['tokens_kept']} of {answer['tokens_total']}"),
+        *((f"ask: {name}", "", f"{answer[name + '_s']:.2f} s") for name in TIMES),
+        ("ask: decoding", "", f"{answer['tokens_per_s']:.1f} tokens/s"),
     ]
     layers = f", {args.layers} layers" if args.layers else ""
-    print(f"| {args.size}{layers}, {args.num_frames} frames, {args.weight_format} | |\n|---|---:|")
-    print("\n".join(f"| {name} | {value} |" for name, value in rows))
+    print(f"| {args.size}{layers}, {args.num_frames} frames, {args.weight_format} | planned | measured |")
+    print("|---|---:|---:|")
+    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import onnx_ir as ir
 import torch
 from tiny_export import SHORTEST_OPTIONS
 
-from edgevtc.exporter import export
+from edgevtc.exporter import vision_parts
+from edgevtc.exporter.export import export_bundle
 
 
 def reuse(graphs: Path) -> None:
@@ -27,23 +28,23 @@ def reuse(graphs: Path) -> None:
     def load(name: str) -> ir.Model:
         return ir.from_proto(onnx.ModelProto.FromString(content[name]))
 
-    export.export_encoder = lambda vision, frames_per_call: load("encoder")
-    export.export_compressor = lambda compressor, shapes: load("compressor")
+    vision_parts.export_encoder = lambda vision, frames_per_call: load("encoder")
+    vision_parts.export_compressor = lambda compressor, shapes: load("compressor")
 
 
 def main(checkpoint: Path, output: Path, graphs: Path) -> None:
     # What a first export loads, the children then have. One processor: forking would lose the threads of more.
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    traced = export.export_encoder, export.export_compressor
+    traced = vision_parts.export_encoder, vision_parts.export_compressor
     reuse(graphs)
-    export.export_bundle(checkpoint, output, SHORTEST_OPTIONS, overwrite=True)
+    export_bundle(checkpoint, output, SHORTEST_OPTIONS, overwrite=True)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
             if line.strip() == "traced":
-                export.export_encoder, export.export_compressor = traced
-            export.export_bundle(checkpoint, output, SHORTEST_OPTIONS, overwrite=True)
+                vision_parts.export_encoder, vision_parts.export_compressor = traced
+            export_bundle(checkpoint, output, SHORTEST_OPTIONS, overwrite=True)
             os._exit(0)
         print(child, flush=True)
         print(os.waitpid(child, 0)[1], flush=True)

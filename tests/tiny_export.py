@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgevtc.exporter.export import ExportOptions
+from edgevtc.exporter.options import ExportOptions
 
 #: Fits a checkpoint without SigLIP's pooling head, and is small enough to be exported many times.
 TINY_OPTIONS = ExportOptions(

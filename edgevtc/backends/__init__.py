@@ -11,11 +11,11 @@ __all__ = ["DEVICES", "Backend", "Session", "Tensor", "TensorSpec", "create_back
 DEVICES = ("cpu", "cuda")
 
 
-def create_backend(device: str = "cpu", threads: int | None = None) -> Backend:
+def create_backend(device: str | Backend = "cpu", threads: int | None = None) -> Backend:
     """The backend of a device.
 
     Args:
-        device: One of :data:`DEVICES`.
+        device: One of :data:`DEVICES`; a backend is given back as it is.
         threads: Threads inside an operator on a CPU; all this process may use where None.
 
     Raises:
@@ -23,6 +23,8 @@ def create_backend(device: str = "cpu", threads: int | None = None) -> Backend:
         MissingExtraError: The backend's library is not installed; the message names the extra.
         BackendError: The library is there but cannot serve the device.
     """
+    if isinstance(device, Backend):
+        return device
     if device not in DEVICES:
         raise ConfigError(f"unknown device {device!r}: {choices(DEVICES)}")
     if threads is not None and threads < 1:

@@ -62,12 +62,17 @@ class OnnxRuntimeBackend(Backend):
         """None: what ONNX Runtime cannot run it refuses in `load`."""
         return None
 
-    def load(self, root: Path, graph: Path) -> Session:
-        """Load a graph; see :meth:`Backend.load`."""
+    def load(self, root: Path, graph: Path, *, prepack: bool = True) -> Session:
+        """Load a graph; see :meth:`Backend.load`.
+
+        Weights are mapped from their files, and kernels copy them into a layout of their own, unless `prepack` is
+        False: then the session is slow, and kernels that have to have that layout give way to others.
+        """
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.disable_prepacking", str(int(not prepack)))
         # From bytes with a folder for the data: by path, ONNX Runtime refuses data outside the graph's own folder.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(root.resolve()))
         try:

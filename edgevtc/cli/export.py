@@ -12,7 +12,7 @@ from edgevtc.cli.command import Command, add_json_argument, print_json, status
 
 if TYPE_CHECKING:
     from edgevtc.bundle import Bundle
-    from edgevtc.exporter.export import ExportOptions
+    from edgevtc.exporter.options import ExportOptions
     from edgevtc.exporter.plan import ExportPlan
 
 __all__ = ["Export"]
@@ -96,7 +96,8 @@ class Export(Command):
         from edgevtc.extras import require
 
         require("torch", "exporting a checkpoint")
-        from edgevtc.exporter.export import export_bundle, plan_bundle
+        from edgevtc.exporter.export import export_bundle
+        from edgevtc.exporter.prepare import plan_bundle
 
         checkpoint, options = resolve(args)
         if args.dry_run:

@@ -88,7 +88,7 @@ class LinearWriter:
 
     def _dense(self, layer: Linear, x: ir.Value) -> ir.Value:
         def load() -> NDArray:
-            return np.concatenate([part.astype(np.float32) for part in self._read(layer)]).T
+            return np.concatenate([np.asarray(part, np.float32) for part in self._read(layer)]).T
 
         shape = [layer.columns, layer.rows]
         weight = self.graph.weight(f"{layer.name}.weight", ir.DataType.FLOAT, shape, load)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgevtc.compressors import Compressor
+from edgevtc.decoder.generator import PREFILL_CHUNK
 from edgevtc.errors import ExportError
 from edgevtc.exporter.decoder import build_decoder
 from edgevtc.exporter.decoder_config import DecoderConfig
+from edgevtc.exporter.streamed import layer_of
 from edgevtc.models import ModelAdapter
 
 __all__ = ["ExportPlan", "plan_export", "require_room"]
@@ -23,14 +26,23 @@ NODE_BYTES, COMPRESSOR_NODES = 400, 250
 #: Nodes of one layer of a traced vision tower.
 TOWER_LAYER_NODES = 35
 
-#: ONNX Runtime keeps weights as they are stored and, in the layout of its kernels, once more.
-PACKED = 2
-
 #: Bytes of a vision weight on disk. Of w8a8 encoders the first product and the position embeddings stay float32.
 VISION_BYTES = {"float32": 4.0, "float16": 2.0, "w8a8": 1.25}
 
-#: Bytes a number of the token embeddings takes while they are written: as stored, as float32, as float16, on its way.
-EMBEDDING_BYTES = 2 + 4 + 2
+#: Bytes of a number in float32; ONNX Runtime's kernels too hold vision weights in it, or in less.
+FLOAT = 4
+
+#: Bytes a number of a matrix takes while it is written: read as float32, and quantized or brought into another order.
+WRITING_BYTES = 2 * FLOAT
+
+#: Copies of the visual tokens of all frames: those under four strengths of noise, torch's own and those to compare.
+COPIES = 8
+
+#: Numbers that live at once for a row of a decoder's prompt: of the MLP, and of the residual's width.
+ROW_MLP, ROW_WIDTH = 3, 10
+
+#: Rows of a prompt beside the visual tokens, and of the answer: a question, and what a cache is rounded up to.
+TEXT_ROWS = 512
 
 MEMINFO = Path("/proc/meminfo")
 
@@ -87,35 +99,44 @@ def plan_export(
     tower_nodes = TOWER_LAYER_NODES * vision.layers
     weights, nodes = model.decoder_weights(), 0
     tensors: dict[tuple[str, str, str], int] = {}
-    by_format: dict[str, int] = {}
+    loaded = 0  # of a decoder at a time, see StreamedBackend
     for weight_format in weight_formats:
         graph = build_decoder(config, weights, weight_format).graph
         found = tensor_bytes(graph)
-        by_format[weight_format] = sum(found.values())
+        pieces: Counter[str] = Counter()
+        for (name, *_), size in found.items():
+            pieces[layer_of(name)] += size
+        loaded = max(loaded, *pieces.values())
         tensors.update(found)  # formats share their head, norms and biases
         nodes += len(graph)
     embeddings = config.vocab_size * config.hidden_size
     clip_tokens = num_frames * geometry.tokens_per_frame * geometry.hidden_size
     frames = num_frames * geometry.image_height * geometry.image_width * 3
     graphs = tower_nodes + nodes + len(compressors) * (COMPRESSOR_NODES + fused * (tower_nodes + COMPRESSOR_NODES))
-    encoder = PACKED * 4 * vision.parameters + 4 * vision.activations * frames_per_call
-    whole = PACKED * 4 * vision.parameters + 4 * vision.activations * num_frames
-    cache = 2 * 4 * config.num_layers * config.num_kv_heads * config.head_dim * config.max_positions
-    largest = max(by_format.values())
+    clip = COPIES * FLOAT * clip_tokens + frames
+    tower = FLOAT * (vision.parameters + vision.activations)
+    converted = 0 if vision_format == "float32" else int(VISION_BYTES[vision_format] * vision.parameters)
+    mlp, rows = config.hidden_size * config.intermediate_size, compressors[0].budget + TEXT_ROWS
+    row = ROW_MLP * config.intermediate_size + ROW_WIDTH * config.hidden_size
+    torch_layer = 3 * mlp + 2 * config.hidden_size * config.head_dim * (config.num_heads + config.num_kv_heads)
+    torch_decoder = FLOAT * (max(torch_layer + rows * row, embeddings) + rows * (row + 2 * rows))
+    cache = 2 * FLOAT * config.num_layers * config.num_kv_heads * config.head_dim * rows
+    ort_decoder = loaded + cache + FLOAT * PREFILL_CHUNK * row
+    frames_at_once = num_frames if fused else frames_per_call
     return ExportPlan(
         disk_bytes={
             "vision": int(VISION_BYTES[vision_format] * vision.parameters),
             "decoder": sum(tensors.values()),
             "token_embeddings": 2 * embeddings,
-            "references": frames + 4 * clip_tokens + 4 * config.vocab_size,
+            "references": frames + FLOAT * clip_tokens + FLOAT * config.vocab_size,
             "graphs": graphs * NODE_BYTES,
         },
         memory_bytes={
-            "writing": 4 * vision.parameters + EMBEDDING_BYTES * embeddings,
-            "reference": 4 * (vision.parameters + vision.activations + 2 * clip_tokens) + EMBEDDING_BYTES * embeddings,
-            "verifying_vision": whole if fused else encoder,
-            "verifying_decoder": PACKED * largest + cache + 4 * clip_tokens,
-            "verifying_an_answer": encoder + PACKED * by_format[weight_formats[0]] + cache + 4 * clip_tokens,
+            "writing": max(tower + converted, WRITING_BYTES * max(embeddings, 2 * mlp)),
+            "reference": clip + max(tower, torch_decoder),
+            "verifying_vision": clip + FLOAT * (vision.parameters + vision.activations * frames_at_once),
+            "verifying_decoder": clip + ort_decoder,
+            "verifying_an_answer": clip + cache + max(ort_decoder, torch_decoder),
         },
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import edgevtc
 from edgevtc.catalogue import ModelRecipe, model_names, model_recipe
 from edgevtc.errors import ConfigError, ExportError, choices
-from edgevtc.exporter.export import ExportOptions
+from edgevtc.exporter.options import ExportOptions
 from edgevtc.extras import require
 
 __all__ = ["find_checkpoint"]

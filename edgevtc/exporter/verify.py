@@ -18,6 +18,7 @@ from edgevtc.decoder.sampling import lead
 from edgevtc.errors import ExportError
 from edgevtc.eval.world import World
 from edgevtc.exporter.reference import ReferenceDecoder
+from edgevtc.exporter.streamed import StreamedBackend
 from edgevtc.measure.compare import compare_decisions
 from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, new_projection
 from edgevtc.measure.verify import ANSWER_TOKENS, Check, Verifier, answer_limit, greedy_answer
@@ -27,7 +28,7 @@ from edgevtc.runner import Runner
 from edgevtc.video import FrameSampler
 from edgevtc.vision import VisualTokens, visual_span
 
-__all__ = ["DEFAULT_QUESTION", "REFERENCES", "TorchReference", "reference_frames", "verify_draft"]
+__all__ = ["DEFAULT_QUESTION", "REFERENCES", "TorchReference", "encode", "reference_frames", "verify_draft"]
 
 #: Asked where the recipe gives no examples.
 DEFAULT_QUESTION = "what happens in the video"
@@ -80,25 +81,20 @@ class TorchReference:
     def compute(
         cls,
         model: ModelAdapter,
-        vision: Vision,
+        features: Mapping[str, Tensor],
         compressors: Sequence[Compressor],
         frames: np.ndarray,
         prompt_ids: Sequence[int],
     ) -> TorchReference:
-        """Run torch.
+        """Run torch, but for the vision tower, which has run and need not be in memory any more.
 
         Args:
             model: The checkpoint.
-            vision: Its vision part, as exported.
+            features: What its vision part makes of the frames, see :func:`encode`.
             compressors: As exported; the first is the bundle's default.
             frames: [T, H, W, 3] uint8.
             prompt_ids: Token ids of the rendered chat template.
         """
-        # Frame by frame: what a tower needs for many at once is many times what it needs for one.
-        parts = [vision(frame[None]) for frame in torch.from_numpy(frames)]
-        features = {
-            name: torch.cat(column) for name, column in zip(vision.outputs, zip(*parts, strict=True), strict=True)
-        }
         projection = new_projection(model.geometry.hidden_size)
         methods = {}
         noise = [perturbed(features, level) for level in NOISE_LEVELS]
@@ -169,6 +165,14 @@ class TorchReference:
         return min(lead(logits, ids) for logits, ids in zip(steps, wanted, strict=False))
 
 
+@torch.no_grad()
+def encode(vision: Vision, frames: np.ndarray) -> dict[str, Tensor]:
+    """What a vision part makes of frames [T, H, W, 3] uint8: output → [T, …]."""
+    # Frame by frame: what a tower needs for many at once is many times what it needs for one.
+    parts = [vision(frame[None]) for frame in torch.from_numpy(frames)]
+    return {name: torch.cat(column) for name, column in zip(vision.outputs, zip(*parts, strict=True), strict=True)}
+
+
 def perturbed(features: Mapping[str, Tensor], level: float) -> dict[str, Tensor]:
     """Features with normal noise whose largest values, at three deviations, are `level` of the features' largest."""
     generator = torch.Generator().manual_seed(0)
@@ -188,10 +192,13 @@ def verify_draft(
 ) -> VerificationEntry:
     """Hold every graph of a bundle to torch, on a CPU, then one answer; returns the entry with what was found.
 
+    Of the language model one layer is in memory at a time, here as in torch, and the two run one after the other.
+
     Raises:
         ExportError: Something differs by more than its tolerance; each is named with the difference.
     """
-    verifier = Verifier(draft)
+    backend = StreamedBackend()
+    verifier = Verifier(draft, backend)
     checks = list(verifier.run(progress))
     differences = {graph: 0.0 for check in checks if (graph := check.part) in draft.manifest.files}
     for check in checks:
@@ -199,7 +206,7 @@ def verify_draft(
             differences[check.part] = max(differences[check.part], check.worst_difference or 0.0)
     require_passed(checks)
     progress("verifying an answer")
-    runner = Runner(draft.path)
+    runner = Runner(draft.path, device=backend)
     tokens, answer = greedy_answer(runner, reference.content.frames, entry.question, verifier.features)
     margin = reference.answer_margin(runner.method, tokens, runner.stop_ids)
     tolerance = answer_limit(draft.manifest)

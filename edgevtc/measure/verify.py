@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgevtc.backends import create_backend
+from edgevtc.backends import Backend, create_backend
 from edgevtc.bundle import Bundle, Manifest, MethodEntry, VerificationEntry, VisionEntry
 from edgevtc.decoder.generator import Generator
 from edgevtc.decoder.prompt import assemble
@@ -95,7 +95,7 @@ class Verifier:
 
     Args:
         bundle: The bundle.
-        device: One of :data:`edgevtc.backends.DEVICES`.
+        device: One of :data:`edgevtc.backends.DEVICES`, or a backend.
         threads: Threads inside an operator on a CPU.
 
     Raises:
@@ -103,13 +103,13 @@ class Verifier:
         BackendError: The device cannot serve anything.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, device: str | Backend = "cpu", threads: int | None = None) -> None:
         self.bundle, self.device, self.threads = bundle, device, threads
         self.entry = verification(bundle)
         self.references = References.read(bundle.file(self.entry.references))
         self.backend = create_backend(device, threads)
         self.text = TextCodec(bundle.file("tokenizer.json"))
-        on_cpu = device == "cpu"
+        on_cpu = self.backend.name == "cpu"
         self.limit, self.slack = (CPU_LIMIT, CPU_SLACK) if on_cpu else (DEVICE_LIMIT, DEVICE_SLACK)
         vision = bundle.manifest.vision
         arithmetic = arithmetic_of(vision)

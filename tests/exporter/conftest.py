@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from tiny_checkpoint import build_model, write_checkpoint, write_texts
 
-from edgevtc.exporter import export
+from edgevtc.exporter import vision_parts
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def traced_once(traces, monkeypatch):
     """Let exports of the tiny checkpoint reuse the graphs of earlier ones: tracing is nearly all of their time."""
 
     def reuse(name, key):
-        function = getattr(export, name)
+        function = getattr(vision_parts, name)
 
         def traced(*arguments):
             place = (name, *key(*arguments))
@@ -35,7 +35,7 @@ def traced_once(traces, monkeypatch):
                 traces[place] = ir.to_proto(function(*arguments)).SerializeToString()
             return ir.from_proto(onnx.ModelProto.FromString(traces[place]))
 
-        monkeypatch.setattr(export, name, traced)
+        monkeypatch.setattr(vision_parts, name, traced)
 
     reuse("export_encoder", lambda vision, frames_per_call: (vision.outputs, frames_per_call))
     reuse("export_compressor", lambda compressor, shapes: (compressor.spec.name, compressor.budget))

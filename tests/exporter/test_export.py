@@ -12,7 +12,8 @@ from edgevtc.bundle import embedded_path
 from edgevtc.catalogue import model_recipe
 from edgevtc.cli import main
 from edgevtc.errors import ConfigError
-from edgevtc.exporter.export import ExportOptions, export_bundle
+from edgevtc.exporter.export import export_bundle
+from edgevtc.exporter.options import ExportOptions
 from edgevtc.methods import budget_for, builtin_methods
 from edgevtc.video import FrameSampler
 

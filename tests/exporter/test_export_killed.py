@@ -21,7 +21,7 @@ import pytest
 from tiny_export import SHORTEST_OPTIONS
 
 from edgevtc.bundle import Bundle
-from edgevtc.exporter import export
+from edgevtc.exporter.export import export_bundle
 
 pytestmark = pytest.mark.export
 
@@ -89,7 +89,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def place(tiny_folder, traced_once, tmp_path):
     """Where bundles are exported to, with one there already."""
     folder = tmp_path / "bundles"
-    export.export_bundle(tiny_folder, folder / "out", SHORTEST_OPTIONS)
+    export_bundle(tiny_folder, folder / "out", SHORTEST_OPTIONS)
     graphs_of(folder / "out", tmp_path / "graphs.npz")
     return folder
 

@@ -13,7 +13,8 @@ from tiny_export import TINY_OPTIONS
 from edgevtc.cli import main
 from edgevtc.errors import ExportError
 from edgevtc.exporter import plan
-from edgevtc.exporter.export import export_bundle, plan_bundle
+from edgevtc.exporter.export import export_bundle
+from edgevtc.exporter.prepare import plan_bundle
 from edgevtc.models.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.export

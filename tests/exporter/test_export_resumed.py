@@ -12,7 +12,7 @@ from tiny_export import TINY_OPTIONS
 
 from edgevtc.compressors import create
 from edgevtc.errors import ConfigError
-from edgevtc.exporter import export
+from edgevtc.exporter import vision_parts
 from edgevtc.exporter.export import export_bundle
 from edgevtc.exporter.fingerprint import program_sha256, sources_of
 
@@ -142,7 +142,7 @@ def test_other_exports_take_compressors_from_a_cache(tiny_folder, other_folder, 
     export_bundle(tiny_folder, tmp_path / "one", OPTIONS, cache_dir=cache, progress=runs[0])
     export_bundle(other_folder, tmp_path / "two", OPTIONS, cache_dir=cache, progress=runs[1])
     # A program that has changed is another; the graph of the old one stays for who has it.
-    monkeypatch.setattr(export, "program_sha256", lambda program: f"{program.__name__} as of tomorrow")
+    monkeypatch.setattr(vision_parts, "program_sha256", lambda program: f"{program.__name__} as of tomorrow")
     export_bundle(other_folder, tmp_path / "three", OPTIONS, cache_dir=cache, progress=runs[2])
     assert [run.said("taking ") for run in runs] == [[], ["compressors/uniform-b4", "compressors/none-b8"], []]
     assert len(list(cache.iterdir())) == 4 and not runs[2].said("leaving out ")

@@ -11,7 +11,7 @@ from huggingface_hub import errors
 
 from edgevtc.cli import main
 from edgevtc.errors import ConfigError, ExportError
-from edgevtc.exporter.export import ExportOptions
+from edgevtc.exporter.options import ExportOptions
 from edgevtc.exporter.source import find_checkpoint
 
 pytestmark = pytest.mark.export

@@ -17,10 +17,10 @@ from edgevtc.bundle import Bundle, MethodEntry
 from edgevtc.compressors import create
 from edgevtc.decoder.prompt import Rows
 from edgevtc.errors import ExportError, VideoError
-from edgevtc.exporter import export
+from edgevtc.exporter import decoder_parts, vision_parts
 from edgevtc.exporter.export import export_bundle
 from edgevtc.exporter.reference import ReferenceDecoder
-from edgevtc.exporter.verify import TorchReference, reference_frames
+from edgevtc.exporter.verify import TorchReference, encode, reference_frames
 from edgevtc.measure.references import References
 from edgevtc.measure.verify import Verifier
 from edgevtc.models import open_model
@@ -43,7 +43,7 @@ def test_an_export_carries_its_proof(tiny_folder, traced_once, tmp_path):
 
 
 def wrong_addition(monkeypatch):
-    original = export.export_encoder
+    original = vision_parts.export_encoder
 
     def traced(*arguments):
         model = original(*arguments)
@@ -51,11 +51,11 @@ def wrong_addition(monkeypatch):
         node.op_type = "Sub"
         return model
 
-    monkeypatch.setattr(export, "export_encoder", traced)
+    monkeypatch.setattr(vision_parts, "export_encoder", traced)
 
 
 def wrong_positions(monkeypatch):
-    original = export.export_compressor
+    original = vision_parts.export_compressor
 
     def traced(*arguments):
         model = original(*arguments)
@@ -64,18 +64,18 @@ def wrong_positions(monkeypatch):
         value.const_value = ir.tensor(np.array([0, *KEPT[1:]], value.const_value.numpy().dtype), name=value.name)
         return model
 
-    monkeypatch.setattr(export, "export_compressor", traced)
+    monkeypatch.setattr(vision_parts, "export_compressor", traced)
 
 
 def wrong_weight(monkeypatch):
-    original = export.build_decoder
+    original = decoder_parts.build_decoder
 
     def declared(config, weights, weight_format):
         changed = {name: weights[name] for name in weights}
         changed["layers.1.mlp.down_proj.weight"] = changed["layers.1.mlp.down_proj.weight"] * np.float32(1.01)
         return original(config, changed, weight_format)
 
-    monkeypatch.setattr(export, "build_decoder", declared)
+    monkeypatch.setattr(decoder_parts, "build_decoder", declared)
 
 
 KEPT = create("uniform", 2, 4, 4, grid_width=2).positions.tolist()
@@ -131,7 +131,8 @@ def test_the_answer_margin_is_torchs_lead(tiny_folder):
     model = open_model(tiny_folder)
     frames, _ = reference_frames(model, 2, None)
     compressor = create("uniform", 2, 4, 4, grid_width=2)
-    reference = TorchReference.compute(model, model.vision(("frame_tokens",)), [compressor], frames, [1, 3, 7, 2])
+    features = encode(model.vision(("frame_tokens",)), frames)
+    reference = TorchReference.compute(model, features, [compressor], frames, [1, 3, 7, 2])
     method = MethodEntry("uniform", 4, 0.5, ("frame_tokens",), "original", {}, "compressor")
     leads = [reference.answer_margin(method, [token] * 8, {39}) for token in range(39)]
     # Eight times the same token is hardly what torch would say, so every lead is negative, and none is like another.

@@ -17,9 +17,10 @@ from edgevtc.backends import create_backend
 from edgevtc.bundle import Bundle
 from edgevtc.cli import main
 from edgevtc.errors import ConfigError, ExportError
-from edgevtc.exporter import export
+from edgevtc.exporter import vision_parts
 from edgevtc.exporter.contract import require_contract
-from edgevtc.exporter.export import ExportOptions, export_bundle
+from edgevtc.exporter.export import export_bundle
+from edgevtc.exporter.options import ExportOptions
 from edgevtc.exporter.precision import to_float16
 from edgevtc.exporter.store import read_graph
 from edgevtc.exporter.verify import reference_frames
@@ -185,7 +186,7 @@ def test_half_precision_that_strays_is_not_written(tiny_folder, traced_once, tmp
                 value.const_value = ir.tensor(rounded.astype(np.float16), name=value.name)
         return half
 
-    monkeypatch.setattr(export, "to_float16", coarse)
+    monkeypatch.setattr(vision_parts, "to_float16", coarse)
     with pytest.raises(ExportError, match=r"encoder\.onnx: frame_tokens"):
         export_bundle(tiny_folder, tmp_path / "out", replace(TINY_OPTIONS, dtype="float16"))
     assert not (tmp_path / "out").exists()

@@ -17,8 +17,8 @@ from edgevtc import Runner
 from edgevtc.backends import create_backend
 from edgevtc.bundle import Bundle, embedded_path
 from edgevtc.errors import ConfigError, ExportError
-from edgevtc.exporter import export
 from edgevtc.exporter import quantize_encoder as quantizing
+from edgevtc.exporter import vision_parts
 from edgevtc.exporter.calibrate import calibration_clips, calibration_frames, largest_activations
 from edgevtc.exporter.contract import require_contract
 from edgevtc.exporter.export import export_bundle
@@ -149,7 +149,7 @@ def test_a_wrong_scale_is_found_by_the_export(tiny_folder, samples, traced_once,
     def damaged(model, largest):
         return quantize_encoder(model, {name: value / 20 for name, value in largest.items()})
 
-    monkeypatch.setattr(export, "quantize_encoder", damaged)
+    monkeypatch.setattr(vision_parts, "quantize_encoder", damaged)
     options = replace(OPTIONS, calibrate=(samples / "yard.mp4",))
     with pytest.raises(ExportError, match=r"encoder\.onnx: frame_tokens"):
         export_bundle(tiny_folder, tmp_path / "out", options)
