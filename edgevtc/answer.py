@@ -31,7 +31,10 @@ class Answer:
         tokens_total: T·N, visual tokens before compression.
         tokens_generated: Length of the answer in tokens.
         max_tokens: Most tokens it could have.
-        finish_reason: `stop` (the model ended it) or `length` (`max_tokens` did).
+        finish_reason: `stop` (the model ended it), `length` (`max_tokens` did), or `foreign` (the model was not asked:
+            the clip is beyond `domain_limit`).
+        domain_distance: How far the clip is from what the model was trained on; None where the bundle does not say.
+        domain_limit: Distance beyond which the model is not asked, unless it is to guess; None where it always is.
         sampling: How tokens were drawn.
         segments: First frame of each segment the method divided the clip into; None where it does not.
         times_s: [T] seconds into the video of the frames looked at.
@@ -68,6 +71,8 @@ class Answer:
     tokens_generated: int = 0
     max_tokens: int = 0
     finish_reason: str = "stop"
+    domain_distance: float | None = None
+    domain_limit: float | None = None
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     segments: list[int] | None = None
     times_s: list[float] = field(default_factory=list)

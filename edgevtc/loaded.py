@@ -11,6 +11,7 @@ from edgevtc.bundle import Bundle
 from edgevtc.decoder.generator import Generator
 from edgevtc.decoder.prompt import Rows, VisualSpan, assemble
 from edgevtc.decoder.text import ChatTemplate, Message, TextCodec
+from edgevtc.domain import Domain
 from edgevtc.errors import BundleError, ConfigError, choices
 from edgevtc.vision import VisionPipeline
 
@@ -56,6 +57,7 @@ class LoadedBundle:
         self.template = ChatTemplate(self.bundle.file("chat_template.jinja").read_text(encoding="utf-8"))
         self.stop_ids, self.max_tokens = generation_defaults(self.bundle)
         self.video_token_id = self.text.token_id(manifest.prompt.video_token)
+        self.domain = Domain.read(self.bundle.file(manifest.domain)) if manifest.domain else None
         self.newline = None
         if manifest.prompt.video_newline:
             self.newline = self.bundle.tensor(decoder.special_embeddings["image_newline"])

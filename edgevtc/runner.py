@@ -44,6 +44,7 @@ class Runner(LoadedBundle):
         device: One of :data:`edgevtc.backends.DEVICES`, or a backend.
         threads: Threads inside an operator on a CPU; all this process may use where None.
         weight_format: Weight format of the decoder; None for the bundle's first.
+        guess: Whether to ask the model also about footage that its bundle knows to be foreign to it.
 
     Attributes:
         method: What videos are compressed by; of several budgets the smallest with "auto", with ``ttft_s`` the
@@ -76,11 +77,13 @@ class Runner(LoadedBundle):
         device: str | Backend = "cpu",
         threads: int | None = None,
         weight_format: str | None = None,
+        guess: bool = False,
     ) -> None:
         start = time.perf_counter()
         check_size(budget, retention_ratio, margin, ttft_s)
         super().__init__(bundle, device, threads, weight_format)
         manifest = self.bundle.manifest
+        self.guess = guess
         self.margin = margin_threshold(manifest, manifest.method(method).name, margin) if budget == AUTO else None
         if budget == AUTO:
             self.method = rungs(manifest, method)[0]
@@ -166,6 +169,7 @@ class VideoSession:
         visual: The tokens of the latest budget.
         span: The same as the decoder sees them.
         turns: The conversation so far: questions that were answered, and their answers.
+        domain_distance: How far the clip is from what the model was trained on, where the bundle can tell.
     """
 
     def __init__(self, runner: Runner, encoded: EncodedVideo, opened: float, warnings: list[str]) -> None:
@@ -173,8 +177,22 @@ class VideoSession:
         self.turns: list[Message] = []
         self._opened: float | None = opened
         self._compressed: dict[tuple[str, int], tuple[VisualTokens, VisualSpan]] = {}
+        self.domain_distance = None
+        if runner.domain is not None:
+            self.domain_distance = runner.domain.distance(encoded.features["frame_tokens"])
         self.methods = runner.methods(time.perf_counter() - opened)
         self.visual, self.span = self.compressed(self.methods[0])
+
+    @property
+    def domain_limit(self) -> float | None:
+        """The `domain_distance` beyond which the model is not asked; None where it always is."""
+        return None if self.runner.domain is None or self.runner.guess else self.runner.domain.limit
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the model is not asked about the clip."""
+        limit, distance = self.domain_limit, self.domain_distance
+        return limit is not None and distance is not None and distance > limit
 
     def compressed(self, method: MethodEntry) -> tuple[VisualTokens, VisualSpan]:
         """The video's tokens by a method at a budget: made once of the features kept, and one span for each.
@@ -267,6 +285,8 @@ class AnswerStream:
             frames_sha256=encoded.frames_sha256,
             bundle_sha256=runner.bundle.sha256,
             weight_format=runner.weight_format,
+            domain_distance=video.domain_distance,
+            domain_limit=video.domain_limit,
             device=runner.backend.name,
             backend=runner.backend.runtime,
             frames_s=encoded.frames_s,
@@ -284,6 +304,10 @@ class AnswerStream:
 
     def _pieces(self) -> Iterator[str]:
         """The answer at the smallest budget whose margin suffices; nothing of an answer below it is shown."""
+        domain = self._video.runner.domain
+        if domain is not None and self._video.foreign:
+            yield self._decline(domain.answer)
+            return
         *lower, last = self._video.methods
         for method in lower:
             least = self._video.runner.margin
@@ -294,20 +318,33 @@ class AnswerStream:
                 return
         yield from self._attempt(last, None)
 
-    def _attempt(self, method: MethodEntry, least: float | None) -> Iterator[str]:
-        """The answer at one budget, cut off where its margin falls below ``least``."""
-        video, result, runner = self._video, self.result, self._video.runner
-        visual, span = video.compressed(method)
-        begun = time.perf_counter()
-        rows = runner.rows(self._turns, span)
-        logits, computed = runner.generator.prefill(rows, result.max_tokens)
-        first = time.perf_counter()
+    def _decline(self, answer: str) -> str:
+        """The answer about footage that is foreign to the model, which is not asked."""
+        self._keep(self._video.methods[0])
+        self.result.finish_reason = "foreign"
+        self.result.ttft_s = time.perf_counter() - self._started
+        return answer
+
+    def _keep(self, method: MethodEntry) -> VisualSpan:
+        """The video's tokens by a method at a budget, put on record."""
+        result = self.result
+        visual, span = self._video.compressed(method)
         result.method, result.budget, result.tokens_kept = method.name, method.budget, len(visual.positions)
         result.budgets_tried.append(method.budget)
         result.positions_sha256 = hashlib.sha256(visual.positions.astype("<i4").tobytes()).hexdigest()
         if visual.segments is not None:
             result.segments = np.flatnonzero(np.diff(visual.segments, prepend=-1)).tolist()
         result.compress_s += visual.compress_s
+        return span
+
+    def _attempt(self, method: MethodEntry, least: float | None) -> Iterator[str]:
+        """The answer at one budget, cut off where its margin falls below ``least``."""
+        result, runner = self.result, self._video.runner
+        span = self._keep(method)
+        begun = time.perf_counter()
+        rows = runner.rows(self._turns, span)
+        logits, computed = runner.generator.prefill(rows, result.max_tokens)
+        first = time.perf_counter()
         result.prefill_s += first - begun
         result.prefill_tokens += computed
         result.ttft_s = first - self._started

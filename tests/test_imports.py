@@ -33,6 +33,7 @@ ORDER = (
     "loaded",
     "answer",
     "adaptive",
+    "domain",
     "vision",
     "decoder",
     "video",

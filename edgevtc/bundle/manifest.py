@@ -197,6 +197,7 @@ class Manifest:
 
     Attributes:
         auto: Method → how `--budget auto` goes about it, where that was calibrated.
+        domain: File that tells foreign footage, see :mod:`edgevtc.domain`; "" where the model answers about any.
     """
 
     model: ModelEntry
@@ -209,6 +210,7 @@ class Manifest:
     flops_convention: str
     verification: VerificationEntry | None = None
     auto: dict[str, AutoEntry] = field(default_factory=dict)
+    domain: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property

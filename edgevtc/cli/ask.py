@@ -41,6 +41,9 @@ class Ask(Command):
         answer.add_argument("--top-k", type=int, default=0, help="draw from the k most likely tokens (default: all)")
         answer.add_argument("--top-p", type=float, default=1.0, help="draw from this probability mass (default: 1)")
         answer.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
+        answer.add_argument(
+            "--guess", action="store_true", help="ask the model also about footage unlike all it was trained on"
+        )
         answer.add_argument("-q", "--quiet", action="store_true", help="print the answer and nothing else")
         add_json_argument(parser)
 
@@ -65,6 +68,7 @@ class Ask(Command):
                 device=args.device,
                 threads=args.threads,
                 weight_format=args.weight_format,
+                guess=args.guess,
             )
         with console.status(f"watching {args.video}") if not quiet else console:
             video = runner.open(args.video, fps=args.fps, start_s=args.start, end_s=args.end)
@@ -107,6 +111,13 @@ def report(runner: Runner, answer: Answer, first: bool) -> None:
     console = status()
     for warning in answer.warnings if first else ():
         console.print(f"warning: {warning}", style="yellow", markup=False)
+    if first and answer.finish_reason == "foreign":
+        console.print(
+            f"warning: this clip is unlike all that the model was trained on (distance {answer.domain_distance:.0f}, "
+            f"limit {answer.domain_limit:.0f}), so it was not asked: --guess asks it all the same",
+            style="yellow",
+            markup=False,
+        )
     if answer.unknown_words:
         words = ", ".join(answer.unknown_words)
         console.print(f"warning: this model does not know: {words}", style="yellow", markup=False)

@@ -1,8 +1,7 @@
-"""Footage from outside the world: procedural clutter that shows none of its scenes, for a model to abstain on.
+"""Footage from outside the world: procedural clutter that shows none of its scenes, for a model to decline.
 
 Dead leaves (overlapping shapes of all sizes, the simplest statistical model of natural pictures), coloured noise,
-gradients and lines, standing, panned, zoomed, alive or cut. White noise and natural video are never made here, so that
-they stay a fair test.
+gradients and lines, standing, panned, zoomed, alive or cut.
 """
 
 from __future__ import annotations

@@ -11,15 +11,14 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from edgevtc.eval.world import SPLITS, Sample, World
-from edgevtc.eval.world_outside import CANNOT_TELL, outside_frames
 from edgevtc.eval.world_phrases import PROMPTS
 from edgevtc.eval.world_questions import Question
 from edgevtc.eval.world_scene import Kind
 from edgevtc.eval.world_words import ANSWER, EOS, QUESTION, encode
 
 #: Samples of a batch, and questions asked of each.
-SIZES = {"crowd": 48, "image": 32, "clip": 16, "video": 8, "outside": 8}
-QUESTIONS = {"crowd": 0, "image": 24, "clip": 14, "video": 26, "outside": 16}
+SIZES = {"crowd": 48, "image": 32, "clip": 16, "video": 8}
+QUESTIONS = {"crowd": 0, "image": 24, "clip": 14, "video": 26}
 _ANSWER = 3
 #: Types of two steps that few scenes allow, and the share of videos made for one of them.
 SELDOM, SELDOM_SHARE = ("beside", "between", "fastest", "left"), 0.5
@@ -79,14 +78,6 @@ def collate(kind: str, samples: list[Sample]) -> Batch:
     )
 
 
-def collate_outside(clips: list[np.ndarray], asked: list[list[Question]]) -> Batch:
-    """One batch of clips from outside the world, without labels: none of the questions can be answered."""
-    asked = [[replace(q, type="outside", answer=CANNOT_TELL) for q in row if q.type not in PROMPTS] for row in asked]
-    questions, answers = encode_questions(asked)
-    types = [[question.type for question in row] for row in asked]
-    return Batch("outside", torch.from_numpy(np.stack(clips)), questions, answers, types)
-
-
 def draw(world: World, kind: Kind, rng: np.random.Generator) -> Sample:
     """A sample of a kind; half of the videos are such that one of the seldom types can be asked."""
     wanted = str(rng.choice(SELDOM)) if kind == "video" and rng.random() < SELDOM_SHARE else None
@@ -115,8 +106,5 @@ class Batches(IterableDataset):
                 frames, labels = world.crowd(number)
                 tensors = {name: torch.from_numpy(value)[:, None] for name, value in labels.items()}
                 yield Batch(kind, torch.from_numpy(frames)[:, None], labels=tensors)
-            elif kind == "outside":
-                asked = [world.sample(limit=QUESTIONS[kind], render=False).questions for _ in range(number)]
-                yield collate_outside([outside_frames(rng) for _ in range(number)], asked)
             else:
                 yield collate(kind, [draw(world, kind, rng) for _ in range(number)])

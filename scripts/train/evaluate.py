@@ -3,8 +3,8 @@
     python scripts/train/evaluate.py CHECKPOINT_FOLDER --videos 300 --files 24 --out runs/dev.json
 
 Intervals are 95 % bootstrap over videos. `blind` answers from the question's text alone; `shuffled_video` asks the
-model about another video; `cannot_tell` is the share of abstentions on the world's own videos (wrong), on clutter of
-the kind trained on, on white noise and on windows of one second of the natural clips given by --outside.
+model about another video; `domain` counts the clips that `domain.npz` calls foreign: of the world's own (wrong), of
+procedural clutter, of white noise and of windows of one second of the natural clips given by --outside.
 The test split is for a final result only: nothing may be chosen by it.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from batches import collate_outside, encode_questions
+from batches import encode_questions
 from heads import Heads
 from network import load_heads, pixels
 from packing import answer_logits, exact, see
@@ -29,6 +29,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
+from edgevtc.domain import Domain
 from edgevtc.eval.world import Sample, World
 from edgevtc.eval.world_outside import outside_frames
 from edgevtc.eval.world_phrases import CHANCE, TYPES
@@ -147,15 +148,11 @@ def natural_clips(paths: Sequence[Path]) -> Iterator[np.ndarray]:
 
 
 @torch.no_grad()
-def abstentions(model: torch.nn.Module, clips: Sequence[np.ndarray], samples: Sequence[Sample]) -> Score:
-    """Share of questions (those of the samples, in turn) about the clips that are answered with "cannot tell"."""
-    results = []
-    for index, clip in enumerate(clips):
-        batch = collate_outside([clip], [samples[index % len(samples)].questions])
-        tokens, _, _ = see(model, batch.frames, train_tower=False)
-        logits, _ = answer_logits(model, tokens, batch.questions, batch.answers)
-        results += [Result(index, bool(right), {}) for right in exact(logits, batch.answers)[0]]
-    return score(results)
+def foreign(model: torch.nn.Module, domain: Domain, clips: Sequence[np.ndarray]) -> dict[str, object]:
+    """How many of the clips are called foreign, with their least and largest distance."""
+    found = [domain.distance(see(model, torch.from_numpy(clip[None]), train_tower=False)[0].numpy()) for clip in clips]
+    count = sum(distance > domain.limit for distance in found)
+    return {"foreign": f"{count}/{len(found)}", "least": min(found), "largest": max(found)}
 
 
 @torch.no_grad()
@@ -229,12 +226,15 @@ def main() -> None:
     report["pooling_head"] = head
     rng = np.random.default_rng([1_000_000, options.seed])
     clips = {
-        "own world": [sample.frames for sample in samples[:50]],
+        "own world": [sample.frames for sample in samples],
         "clutter": [outside_frames(rng) for _ in range(50)],
         "white noise": [rng.integers(0, 256, (16, 96, 96, 3), dtype=np.uint8) for _ in range(20)],
         "natural": list(natural_clips(options.outside)),
     }
-    report["cannot_tell"] = {name: abstentions(model, part, samples) for name, part in clips.items() if part}
+    if (file := options.folder / "domain.npz").exists():
+        domain = Domain.read(file)
+        report["domain"] = {name: foreign(model, domain, part) for name, part in clips.items() if part}
+        report["domain"] |= {"limit": domain.limit}
     if options.files:
         files = from_files(world, samples[: options.files])
         decoded = results_of(files, answer(model, files)[0])

@@ -124,7 +124,7 @@ class Trainer:
     def _loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         words = self.model.model.language_model.embed_tokens.weight
         crowd = batch.kind == "crowd"
-        tokens, pooled, attention = see(self.model, batch.frames, train_tower=batch.kind not in ("video", "outside"))
+        tokens, pooled, attention = see(self.model, batch.frames, train_tower=batch.kind != "video")
         loss, scores = tokens.new_zeros(()), {}
         if batch.labels:
             loss, scores = self.heads.vision_loss(tokens, batch.labels, words.detach() if crowd else words)
@@ -133,7 +133,7 @@ class Trainer:
             scores |= pooling_scores
         if crowd:
             return loss, scores
-        if batch.kind in ("video", "outside") and rng.random() < self.stage.compress:
+        if batch.kind == "video" and rng.random() < self.stage.compress:
             original = tokens.shape[1]
             tokens, slots, valid = random_training_reduction(tokens, rng)
             if rng.random() < self.stage.renumber:

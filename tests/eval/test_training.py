@@ -12,18 +12,18 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
+from edgevtc.domain import Domain
 from edgevtc.eval.world import World
-from edgevtc.eval.world_outside import CANNOT_TELL
-from edgevtc.eval.world_words import ANSWER, BOS, PAD, QUESTION, VIDEO, VOCABULARY, decode, encode
+from edgevtc.eval.world_words import ANSWER, BOS, QUESTION, VIDEO, encode
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "train"))
 
 import batches
+import domain
 import network
 import packing
 import reduction
 import run
-import silence
 import stages
 
 pytestmark = pytest.mark.export
@@ -113,17 +113,6 @@ def test_a_run_goes_on_from_its_state_and_from_its_folder(tmp_path: Path):
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_footage_from_outside_is_answered_with_an_abstention(tmp_path: Path):
-    stage = stages.Stage("test", {"outside": 1.0}, 2e-3, 1.0, 1.0)
-    trainer = run.Trainer(stage, tmp_path, 1.0, torch.device("cpu"), None)
-    rng = np.random.default_rng(0)
-    batch = next(iter(batches.Batches(stage.mix, seed=1, scale=0.1)))
-    assert {decode(row[:2].tolist()) for row in batch.answers[0]} == {CANNOT_TELL}
-    losses = [trainer.learn(batch, rng, 1.0)["loss"] for _ in range(3)]
-    assert losses[-1] < losses[0]
-    assert trainer.seen["outside"] == 3
-
-
 def test_the_checkpoint_folder_is_small_and_reads_questions_as_people_write_them(
     model: LlavaOnevisionForConditionalGeneration, tmp_path: Path
 ):
@@ -140,16 +129,15 @@ def test_the_checkpoint_folder_is_small_and_reads_questions_as_people_write_them
     ]
 
 
-@torch.no_grad()
-def test_a_silenced_word_is_never_said(model: LlavaOnevisionForConditionalGeneration, tmp_path: Path):
+def test_the_domains_limit_is_twice_the_farthest_of_dev_scenes(
+    model: LlavaOnevisionForConditionalGeneration, tmp_path: Path
+):
     network.save_folder(model, run.Heads(), tmp_path / "model", {})
-    silence.silence(tmp_path / "model", "cannot")
-    quiet = LlavaOnevisionForConditionalGeneration.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
-    logits = quiet(input_ids=torch.tensor([encode("what color is the circle")])).logits
-    torch.testing.assert_close(logits[..., VOCABULARY["cannot"]], logits[..., PAD], atol=0, rtol=0)
-    before = model(input_ids=torch.tensor([encode("what color is the circle")])).logits
-    others = [index for word, index in VOCABULARY.items() if word != "cannot"]
-    torch.testing.assert_close(logits[..., others], before[..., others], atol=2e-3, rtol=2e-2)
+    learnt = domain.learn(tmp_path / "model", scenes=24, dev_scenes=10)
+    read = Domain.read(tmp_path / "model" / "domain.npz")
+    assert read.limit == learnt.limit
+    own = domain.mean_tokens(model, World("dev", 0), 10)
+    assert max(read.distance(mean[None]) for mean in own) == pytest.approx(read.limit / domain.SLACK, rel=0.05)
 
 
 def test_growing_the_vocabulary_keeps_the_words_that_were_there(
