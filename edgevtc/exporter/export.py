@@ -27,6 +27,7 @@ from edgevtc.decoder.text import TextCodec
 from edgevtc.errors import ConfigError, ExportError
 from edgevtc.exporter.decoder_parts import make_decoder
 from edgevtc.exporter.flops import FLOPS_CONVENTION, prefill_gflops
+from edgevtc.exporter.knowledge import write_domain
 from edgevtc.exporter.making import Making, producer
 from edgevtc.exporter.options import REFERENCE_BLIND, ExportOptions, without
 from edgevtc.exporter.parts import Part, Parts, working_parts
@@ -90,6 +91,7 @@ def export_bundle(
         gc.collect()  # the tracer leaves cycles that hold the weights
         decoder = make_decoder(making)
         ids = write_texts(making, question)
+        domain = write_domain(writer, checkpoint, vision.hidden_size)
         held = make_reference(making, programs, frames, ids)
         held.give(writer, REFERENCES)
 
@@ -106,6 +108,7 @@ def export_bundle(
                 producer=producer(),
                 flops_convention=FLOPS_CONVENTION,
                 verification=verification,
+                domain=domain,
             )
 
         verification = VerificationEntry(REFERENCES, frames_source, question)
