@@ -30,7 +30,8 @@ from edgevtc import Runner
 from edgevtc.adaptive import by_budget
 from edgevtc.bundle import AutoEntry, Bundle
 from edgevtc.eval.clips import Clips
-from edgevtc.eval.world_scores import Result, Score, score
+from edgevtc.eval.intervals import Score
+from edgevtc.eval.world_scores import Result, score
 from edgevtc.files import write_whole
 
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from edgevtc.cli.command import Command, add_bundle_argument, add_json_argument, print_json, status
 
 if TYPE_CHECKING:
-    from edgevtc.eval.intervals import Estimate
+    from edgevtc.eval.intervals import Estimate, Score
     from edgevtc.eval.journal import Journal
     from edgevtc.eval.report import Report
     from edgevtc.eval.run import Evaluation
-    from edgevtc.eval.world_scores import Score
 
 __all__ = ["Eval"]
 

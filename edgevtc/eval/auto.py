@@ -9,9 +9,8 @@ import numpy as np
 
 from edgevtc.bundle import AutoEntry
 from edgevtc.eval.examiner import ClipRecord
-from edgevtc.eval.intervals import Estimate, Sheet
+from edgevtc.eval.intervals import Estimate, Score, Sheet
 from edgevtc.eval.journal import Cell
-from edgevtc.eval.world_scores import Score
 
 __all__ = ["AutoResult", "auto_results"]
 

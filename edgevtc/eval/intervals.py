@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevtc.eval.world_scores import Score
-
-__all__ = ["Estimate", "Sheet"]
+__all__ = ["Estimate", "Score", "Sheet"]
 
 Array = NDArray[Any]
 
@@ -24,10 +22,23 @@ class Estimate:
     high: float
 
 
+@dataclass(frozen=True)
+class Score:
+    """Share of right answers with a 95 % bootstrap interval over videos, and the number of questions."""
+
+    accuracy: float
+    low: float
+    high: float
+    questions: int
+
+    def __str__(self) -> str:
+        return f"{self.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}] of {self.questions}"
+
+
 class Sheet:
     """Right answers of several methods to the same questions, with the accuracies of resampled sets of videos.
 
-    The draws are those of :func:`edgevtc.eval.world_scores.score`, which gives the same intervals for one method.
+    Questions of a video are answered from the same tokens, so whole videos are drawn.
 
     Args:
         right: [V, C] number of right answers by video and method.

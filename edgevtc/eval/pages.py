@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from edgevtc.eval.examiner import FULL
-from edgevtc.eval.intervals import Estimate
+from edgevtc.eval.intervals import Estimate, Score
 from edgevtc.eval.plots import FIGURES, FLOORS, HIGHLIGHTS
 from edgevtc.eval.report import FLOOR, CellResult, Group, Report
-from edgevtc.eval.world_scores import Score
 from edgevtc.files import write_whole
 
 __all__ = ["csv_text", "grid", "json_value", "markdown", "write_report"]

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from edgevtc.eval.examiner import FULL
+from edgevtc.eval.intervals import Score
 from edgevtc.eval.report import CellResult, Report
 from edgevtc.eval.svg import Drawing, Point, Scale, spread
-from edgevtc.eval.world_scores import Score
 
 __all__ = ["FIGURES", "FLOORS", "HIGHLIGHTS", "by_method", "by_retention", "by_ttft"]
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from edgevtc.errors import ConfigError
 from edgevtc.eval.auto import AutoResult, auto_results
 from edgevtc.eval.examiner import Asked, ClipRecord
-from edgevtc.eval.intervals import Estimate, Sheet
+from edgevtc.eval.intervals import Estimate, Score, Sheet
 from edgevtc.eval.journal import Cell, Journal, RunArguments
 from edgevtc.eval.world_phrases import CHANCE, TYPES
-from edgevtc.eval.world_scores import Blind, Score
+from edgevtc.eval.world_scores import Blind
 from edgevtc.files import write_whole
 
 __all__ = ["BLIND_SCENES", "FLOOR", "SLICES", "CellResult", "Difference", "Group", "Report", "make_report"]

@@ -1,4 +1,4 @@
-"""Scores of answers about the world: accuracy with intervals by video, and what words alone would reach."""
+"""Scores of answers about the world: accuracy by what results are grouped by, and what words alone would reach."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgevtc.eval.intervals import Score, Sheet
 from edgevtc.eval.world import World
 from edgevtc.eval.world_phrases import PROMPTS
 
-__all__ = ["Blind", "Result", "Score", "group", "score"]
+__all__ = ["Blind", "Result", "group", "score"]
 
 
 @dataclass(frozen=True)
@@ -23,21 +24,8 @@ class Result:
     groups: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Score:
-    """Share of right answers with a 95 % bootstrap interval over videos, and the number of questions."""
-
-    accuracy: float
-    low: float
-    high: float
-    questions: int
-
-    def __str__(self) -> str:
-        return f"{self.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}] of {self.questions}"
-
-
-def score(results: Sequence[Result], *, resamples: int = 1000) -> Score:
-    """Accuracy of results. Questions of a video are answered from the same tokens, so whole videos are resampled.
+def score(results: Sequence[Result]) -> Score:
+    """Accuracy of results, with the interval of :class:`edgevtc.eval.intervals.Sheet`.
 
     Raises:
         ValueError: No results.
@@ -46,10 +34,7 @@ def score(results: Sequence[Result], *, resamples: int = 1000) -> Score:
         raise ValueError("there is nothing to score: pass at least one result")
     _, index = np.unique([result.video for result in results], return_inverse=True)
     right = np.bincount(index, weights=[result.right for result in results])
-    asked = np.bincount(index)
-    draws = np.random.default_rng(0).integers(0, len(asked), (resamples, len(asked)))
-    low, high = np.quantile(right[draws].sum(1) / asked[draws].sum(1), (0.025, 0.975))
-    return Score(float(right.sum() / asked.sum()), float(low), float(high), len(results))
+    return Sheet(right[:, None], np.bincount(index)).score(0)
 
 
 def group(results: Iterable[Result], name: str) -> dict[str, list[Result]]:

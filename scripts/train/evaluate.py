@@ -30,10 +30,11 @@ from torch import Tensor
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
 from edgevtc.domain import Domain
+from edgevtc.eval.intervals import Score
 from edgevtc.eval.world import Sample, World
 from edgevtc.eval.world_outside import outside_frames
 from edgevtc.eval.world_phrases import CHANCE, TYPES
-from edgevtc.eval.world_scores import Blind, Result, Score, group, score
+from edgevtc.eval.world_scores import Blind, Result, group, score
 from edgevtc.eval.world_video import write_mp4
 from edgevtc.eval.world_words import decode
 from edgevtc.video import FrameSampler

@@ -73,16 +73,21 @@ def report_of(folder: Path, right: dict[str, list[str]], names: list[str], video
     return make_report(journal_of(folder, cells_of(names), right, videos), blind_scenes=50)  # type: ignore[arg-type]
 
 
-def test_intervals_are_those_of_the_score():
+def test_intervals_are_those_of_drawing_whole_videos():
     rng = np.random.default_rng(1)
     asked = rng.integers(0, 6, 30)
     right = np.stack([rng.binomial(asked, share) for share in (0.3, 0.8)], 1)
-    results = [
-        [Result(video, k < right[video, cell], {}) for video in range(30) for k in range(asked[video])]
-        for cell in range(2)
-    ]
     sheet = Sheet(right, asked)
-    assert [sheet.score(cell) for cell in range(2)] == [score(part) for part in results]
+    drawn = np.random.default_rng(0).integers(0, np.count_nonzero(asked), (1000, np.count_nonzero(asked)))
+    for cell, hits in enumerate(right[asked > 0].T):
+        shares = [hits[videos].sum() / asked[asked > 0][videos].sum() for videos in drawn]
+        accuracy, low, high, questions = astuple(sheet.score(cell))
+        assert (accuracy, questions) == (hits.sum() / asked.sum(), asked.sum())
+        assert (low, high) == tuple(np.quantile(shares, (0.025, 0.975)))
+        results = [
+            Result(7 * video, k < right[video, cell], {}) for video in range(30)[::-1] for k in range(asked[video])
+        ]
+        assert score(results) == sheet.score(cell)
 
 
 def test_differences_are_paired():
