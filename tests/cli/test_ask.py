@@ -1,31 +1,12 @@
 """`edgevtc ask` and `edgevtc export` as a user types them: results, reports, and one line for every wrong call."""
 
-import io
 import json
 import subprocess
 import sys
 
 import pytest
 
-from edgevtc.cli import main
-
 CLIP = "corridor.mp4"
-
-
-@pytest.fixture
-def edgevtc(capsys, monkeypatch):
-    """Run a command line; returns (exit code, stdout, stderr)."""
-
-    def run(*arguments, stdin=""):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run
 
 
 @pytest.fixture

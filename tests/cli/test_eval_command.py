@@ -6,23 +6,6 @@ import json
 
 import pytest
 
-from edgevtc.cli import main
-
-
-@pytest.fixture
-def edgevtc(capsys):
-    """Run a command line; returns (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run
-
 
 def test_a_run_and_its_report_again(edgevtc, tmp_path):
     out = tmp_path / "run"

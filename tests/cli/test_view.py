@@ -6,24 +6,7 @@ import re
 import pytest
 from PIL import Image
 
-from edgevtc.cli import main
-
 CLIP = "corridor.mp4"
-
-
-@pytest.fixture
-def edgevtc(capsys):
-    """Run a command line; returns (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return run
 
 
 def test_two_methods_on_one_page(edgevtc, samples, tmp_path):
