@@ -27,7 +27,7 @@ from edgevtc.decoder.text import TextCodec
 from edgevtc.errors import ConfigError, ExportError
 from edgevtc.exporter.decoder_parts import make_decoder
 from edgevtc.exporter.flops import FLOPS_CONVENTION, prefill_gflops
-from edgevtc.exporter.knowledge import write_domain
+from edgevtc.exporter.knowledge import read_auto, write_domain
 from edgevtc.exporter.making import Making, producer
 from edgevtc.exporter.options import REFERENCE_BLIND, ExportOptions, without
 from edgevtc.exporter.parts import Part, Parts, working_parts
@@ -76,6 +76,7 @@ def export_bundle(
     if jobs < 1:
         raise ConfigError(f"{jobs} jobs are not valid: give 1 or more")
     prepared = prepare(checkpoint, options)
+    auto = read_auto(checkpoint, {(compressor.spec.name, compressor.budget) for compressor in prepared.compressors})
     model = prepared.model
     frames, frames_source = reference_frames(model, prepared.num_frames, options.clip)
     writer = BundleWriter(output, overwrite)
@@ -108,6 +109,7 @@ def export_bundle(
                 producer=producer(),
                 flops_convention=FLOPS_CONVENTION,
                 verification=verification,
+                auto=auto,
                 domain=domain,
             )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tiny_export import SHORTEST_OPTIONS
 
 from edgevtc import Runner
+from edgevtc.bundle import AutoEntry
 from edgevtc.domain import Domain
 from edgevtc.errors import ExportError
 from edgevtc.exporter.export import export_bundle
@@ -44,3 +47,33 @@ def test_a_domain_that_does_not_fit_stops_the_export(checkpoint, tmp_path, conte
     with pytest.raises(ExportError, match=message):
         export_bundle(checkpoint, tmp_path / "bundle", SHORTEST_OPTIONS)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_the_bundle_carries_what_it_holds_of_a_calibration(checkpoint, tmp_path):
+    fits, lacks = {"budgets": [4], "margin": 0.25}, {"budgets": [2, 4], "margin": 0.5}
+    (checkpoint / "auto.json").write_text(json.dumps({"uniform": fits, "infomerge": fits, "random": lacks}))
+    options = replace(SHORTEST_OPTIONS, methods=("uniform", "random"))
+    manifest = export_bundle(checkpoint, tmp_path / "bundle", options).manifest
+    assert {(entry.name, entry.budget) for entry in manifest.methods} == {("uniform", 4), ("random", 4)}
+    assert manifest.auto == {"uniform": AutoEntry((4,), 0.25)}
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not JSON of methods"),
+        ('{"uniform": {"budgets": [4]}}', "uniform: field 'margin' is missing"),
+        ('{"uniform": {"budgets": [4], "margin": 0.5, "drop": 1}}', "unknown field 'drop'"),
+        ('{"uniform": {"budgets": ["4"], "margin": 0.5}}', "'4' is not of type int"),
+        ('{"uniform": {"budgets": [4, 2], "margin": 0.5}}', "rising budgets"),
+        ('{"uniform": {"budgets": [], "margin": 0.5}}', "rising budgets"),
+        ('{"uniform": {"budgets": [4], "margin": NaN}}', "a margin of 0 or more"),
+    ],
+)
+def test_a_damaged_calibration_stops_the_export_before_any_work(checkpoint, tmp_path, content, named):
+    (checkpoint / "auto.json").write_text(content)
+    with pytest.raises(ExportError) as error:
+        export_bundle(checkpoint, tmp_path / "bundle", SHORTEST_OPTIONS)
+    assert named in str(error.value) and "auto.json" in str(error.value) and "\n" not in str(error.value)
+    assert [*tmp_path.iterdir()] == [checkpoint]
