@@ -5,7 +5,10 @@ from __future__ import annotations
 from edgevtc.backends.base import Backend, Session, Tensor, TensorSpec
 from edgevtc.errors import ConfigError, choices
 
-__all__ = ["DEVICES", "Backend", "Session", "Tensor", "TensorSpec", "create_backend"]
+__all__ = ["BACKENDS", "DEVICES", "Backend", "Session", "Tensor", "TensorSpec", "create_backend"]
+
+#: Valid values of ``--backend``; the first serves every device.
+BACKENDS = ("onnxruntime",)
 
 #: Valid values of ``--device``.
 DEVICES = ("cpu", "cuda")

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from edgevtc.backends import BACKENDS
 from edgevtc.cli.command import Command, add_json_argument, print_json, status
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ class Verify(Command):
         """Declare the command's arguments."""
         parser.add_argument("bundle", nargs="?", metavar="BUNDLE", help="bundle folder (default: the embedded one)")
         parser.add_argument("--device", default="cpu", metavar="NAME", help="where graphs run (default: cpu)")
+        parser.add_argument(
+            "--backend", choices=BACKENDS, default=BACKENDS[0], help=f"what runs them (default: {BACKENDS[0]})"
+        )
         parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
         add_json_argument(parser)
 
@@ -38,7 +42,8 @@ class Verify(Command):
         console = status()
         with console.status("hashing files") as spinner:
             bundle = Bundle(args.bundle, rehash=True)
-            checks = list(Verifier(bundle, args.device, args.threads).run(spinner.update))
+            verifier = Verifier(bundle, args.device, args.threads)
+            checks = list(verifier.run(spinner.update))
         failed = [check for check in checks if check.status == "FAILED"]
         if args.json:
             print_json(
@@ -46,6 +51,7 @@ class Verify(Command):
                     "path": str(bundle.path),
                     "sha256": bundle.sha256,
                     "device": args.device,
+                    "runtime": verifier.backend.runtime,
                     "passed": not failed,
                     "files_verified": len(bundle.manifest.files),
                     "checks": [{**asdict(check), "status": check.status} for check in checks],

@@ -52,7 +52,8 @@ def read_graph(folder: Path, name: str) -> ir.Model:
 
 
 def stored_tensor(folder: Path, tensor: ir.ExternalTensor) -> ir.LazyTensor:
-    """A tensor of a store; by itself it refuses files with several links, as those that two bundles share have."""
+    """A tensor of a store that can be saved elsewhere too, as an external one cannot; nor would that read a file of
+    several names."""
 
     def read() -> ir.Tensor:
         content = np.fromfile(folder / tensor.location, tensor.dtype.numpy()).reshape(tensor.shape.numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,6 +163,23 @@ def test_the_token_never_shows(hub, tmp_path, capsys):
     assert main(["export", "someone/model", "--token", "hf_secret", "-o", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
     assert "hf_secret" not in captured.out + captured.err
+
+
+def test_the_command_says_in_one_line_what_it_cannot_export(hub, tmp_path, capsys):
+    hub.failure = errors.LocalEntryNotFoundError("no")
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "pytorch_model.bin").write_text("pickle")
+    config = {"model_type": "llava_onevision", "vision_config": {}, "text_config": {}}
+    (tmp_path / "pickled" / "config.json").write_text(json.dumps(config))
+    for model, said in {
+        "llava-onevision-0.5b": "the Hub cannot be reached and the local cache does not hold it: give its folder",
+        str(tmp_path / "pickled"): "pickled weights only, and unpickling runs code: convert them to safetensors",
+    }.items():
+        for words in ([], ["--dry-run"]):
+            assert main(["export", model, "-o", str(tmp_path / "out"), *words]) == 1
+            captured = capsys.readouterr()
+            assert said in captured.err and captured.err.count("\n") == 1 and not captured.out
+    assert [path.name for path in tmp_path.iterdir()] == ["pickled"]
 
 
 def test_the_hubs_own_cache_is_read_without_a_network(tmp_path, monkeypatch):

@@ -199,9 +199,9 @@ def test_the_command_reports_and_fails(bundle_copy, capsys):
     change_the_answer(bundle_copy)
     turn_an_addition(bundle_copy)
     sign(bundle_copy)
-    assert main(["verify", str(bundle_copy), "--threads", "1", "--json"]) == 1
+    assert main(["verify", str(bundle_copy), "--backend", "onnxruntime", "--threads", "1", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
-    assert report["passed"] is False and report["device"] == "cpu"
+    assert report["passed"] is False and report["device"] == "cpu" and report["runtime"].startswith("onnxruntime ")
     encoder = [check for check in report["checks"] if check["part"] == "encoder.onnx"]
     failed = [check for check in encoder if check["status"] == "FAILED"]
     assert failed and all(check["worst_difference"] > check["tolerance"] for check in failed)
@@ -226,6 +226,9 @@ def test_an_unknown_device_is_refused(pristine, tmp_path, capsys):
     folder = shutil.copytree(pristine, tmp_path / "bundle")
     assert main(["verify", str(folder), "--device", "abacus"]) == 1
     assert "one of: cpu" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(folder), "--backend", "abacus"])
+    assert "invalid choice: 'abacus' (choose from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
