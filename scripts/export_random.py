@@ -57,14 +57,14 @@ TEXT = {
 }
 
 
-def config_of(size: str, layers: int | None) -> LlavaOnevisionConfig:
-    """The published configuration, with fewer decoder layers where asked for; 26 of the tower's 27 layers are used."""
+def config_of(size: str, layers: int | None, tower_layers: int) -> LlavaOnevisionConfig:
+    """The published configuration, with fewer layers where asked for; all of the tower's but the last are used."""
     text = TEXT[size] | ({"num_hidden_layers": layers} if layers else {})
     return LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(
             hidden_size=1152,
             intermediate_size=4304,
-            num_hidden_layers=27,
+            num_hidden_layers=tower_layers + 1,
             num_attention_heads=16,
             image_size=384,
             patch_size=14,
@@ -220,6 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=TEXT, default="0.5b")
     parser.add_argument("--layers", type=int, help="decoder layers (default: all)")
+    parser.add_argument("--tower-layers", type=int, default=26, help="vision layers in use (default: 26, all)")
     parser.add_argument("--num-frames", type=int, default=32)
     parser.add_argument("--method", default="uniform,infomerge,holitom")
     parser.add_argument("--retention-ratio", default="0.10")
@@ -231,7 +232,7 @@ def main() -> None:
     shutil.rmtree(args.work, ignore_errors=True)
     checkpoint, bundle = args.work / "checkpoint", args.work / "bundle"
     write = write_hollow_checkpoint if args.dry_run else write_checkpoint
-    write(checkpoint, config_of(args.size, args.layers))
+    write(checkpoint, config_of(args.size, args.layers, args.tower_layers))
     stored = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
     words = [checkpoint, "-o", bundle, "--num-frames", args.num_frames, "--frames-per-call", 4]
     words += ["--method", args.method, "--retention-ratio", args.retention_ratio, "--weight-format", args.weight_format]
@@ -269,6 +270,7 @@ def main() -> None:
         ("ask: decoding", "", f"{answer['tokens_per_s']:.1f} tokens/s"),
     ]
     layers = f", {args.layers} layers" if args.layers else ""
+    layers += f", {args.tower_layers} of the tower" if args.tower_layers != 26 else ""
     print(f"| {args.size}{layers}, {args.num_frames} frames, {args.weight_format} | planned | measured |")
     print("|---|---:|---:|")
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
