@@ -1,15 +1,15 @@
-"""Find, on the development split of the synthetic world, how `--budget auto` is to choose among a method's budgets.
+"""Find, in a run of `edgevtc eval` on the development split, how `--budget auto` is to choose among a method's budgets.
 
-Every question is answered at every budget of a method, each clip encoded once. From the answers and their margins
-follows what auto would have done with any of the budgets and any threshold: the first budget whose margin reaches it,
-else the largest. Of those that give up at most ``--drop`` points of the accuracy at the largest budget, with a standard
-error to spare, the choice of fewest tokens is taken. Tokens are counted as prefilled: those of every budget tried.
+The run holds every question's answer and its margin at every budget. From them follows what auto would have done with
+any of the budgets and any threshold: the first budget whose margin reaches it, else the largest. Of those that give up
+at most ``--drop`` points of the accuracy at the largest budget, with a standard error to spare, the choice of fewest
+tokens is taken. Tokens are counted as prefilled: those of every budget tried.
 
-The row of auto is cross-validated: each half of the clips by what the other half chose. Needs no torch. The test split
-is not looked at.
+The row of auto is cross-validated: each half of the clips by what the other half chose. Needs no torch.
 
-    python scripts/calibrate_auto.py --method infomerge --method holitom --videos 150
-    python scripts/calibrate_auto.py --bundle DIR --write     # into the bundle's manifest, for every method
+    edgevtc eval --bundle DIR --method infomerge,holitom --split dev --seed 7 --videos 150 --questions 8 --out RUN
+    python scripts/calibrate_auto.py RUN
+    python scripts/calibrate_auto.py RUN --write CHECKPOINT     # an export of it then carries what was found
 """
 
 from __future__ import annotations
@@ -17,88 +17,65 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgevtc import Runner
-from edgevtc.adaptive import by_budget
-from edgevtc.bundle import AutoEntry, Bundle
-from edgevtc.eval.clips import Clips
-from edgevtc.eval.intervals import Score
-from edgevtc.eval.world_scores import Result, score
+from edgevtc.bundle import AutoEntry
+from edgevtc.errors import ConfigError, EdgeVTCError, choices
+from edgevtc.eval.auto import Answers, Outcome, answers_of, given_at, outcome, tried
+from edgevtc.eval.intervals import Score, Sheet
+from edgevtc.eval.journal import Cell, Journal
+from edgevtc.exporter.knowledge import AUTO
 from edgevtc.files import write_whole
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Q questions at each of K budgets of a method, by rising budget.
+class Calibrated:
+    """What was found for a method.
 
     Attributes:
-        budgets: [K] tokens.
-        videos: [Q] clip of each question.
-        right: [Q, K] bool.
-        margins: [Q, K] answer margins.
+        method: Its name.
+        auto: The choice, by all clips.
+        questions: How many were asked.
+        fixed: Budget → accuracy of that one for all questions.
+        cross_validated: What auto does on each half of the clips as the other half calibrates it.
     """
 
-    budgets: NDArray[np.int64]
-    videos: NDArray[np.int64]
-    right: NDArray[np.bool_]
-    margins: NDArray[np.float64]
+    method: str
+    auto: AutoEntry
+    questions: int
+    fixed: dict[int, Score]
+    cross_validated: Outcome
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Accuracy, and mean visual tokens a question: those the answer was given at, and all that were prefilled."""
+def several_budgets(cells: Sequence[Cell], wanted: Sequence[str] | None) -> dict[str, list[Cell]]:
+    """The wanted methods, or all, that were measured at several budgets.
 
-    accuracy: Score
-    tokens_kept: float
-    tokens_prefilled: float
-
-
-def collect(runner: Runner, method: str, clips: Clips, videos: int) -> Answers:
-    """Answer the questions of the first clips at every budget of a method."""
-    entries = by_budget(runner.bundle.manifest, method)
-    owners, right, margins = [], [], []
-    runner.method = entries[0]
-    for video in range(videos):
-        session = runner.open(clips.file(video))
-        asked = clips.questions(video)
-        given = []
-        for entry in entries:
-            session.methods = (entry,)
-            given.append([session.ask(question.text) for question in asked])
-        for question, answers in zip(asked, zip(*given, strict=True), strict=True):
-            owners.append(video)
-            right.append([answer.answer == question.answer for answer in answers])
-            margins.append([answer.answer_margin for answer in answers])
-        progress(f"{method}: {video + 1} of {videos} clips")
-    budgets = np.array([entry.budget for entry in entries])
-    return Answers(budgets, np.array(owners), np.array(right), np.array(margins))
+    Raises:
+        ConfigError: One of them was not, or none was.
+    """
+    by_method: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_method.setdefault(cell.method, []).append(cell)
+    found = {method: mine for method, mine in by_method.items() if len(mine) > 1}
+    if not found:
+        raise ConfigError("no method was measured at several budgets: evaluate one at several retention ratios")
+    for method in wanted or ():
+        if method not in found:
+            raise ConfigError(f"{method!r} was not measured at several budgets: {choices(found)}")
+    return {method: found[method] for method in dict.fromkeys(wanted or found)}
 
 
-def tried(answers: Answers, entry: AutoEntry) -> NDArray[np.bool_]:
-    """[Q, K] budgets auto begins an answer at; the last of them gives it."""
-    columns = np.flatnonzero(np.isin(answers.budgets, entry.budgets))
-    found = np.zeros(answers.right.shape, bool)
-    doubtful = np.ones(len(found), bool)
-    for column in columns:
-        found[:, column] = doubtful
-        doubtful = doubtful & (answers.margins[:, column] < entry.margin)
-    return found
-
-
-def outcome(answers: Answers, found: NDArray[np.bool_]) -> Outcome:
-    """Of the budgets tried [Q, K]."""
-    last = answered_at(found)
-    right = answers.right[np.arange(len(last)), last]
-    results = [Result(int(video), bool(hit), {}) for video, hit in zip(answers.videos, right, strict=True)]
-    return Outcome(score(results), float(answers.budgets[last].mean()), float((found @ answers.budgets).mean()))
+def calibrated(method: str, answers: Answers, drop: float) -> Calibrated:
+    """What is found for a method from its answers."""
+    sheet = Sheet.by_question(answers.right, answers.videos)
+    fixed = {budget: sheet.score(column) for column, budget in enumerate(answers.budgets.tolist())}
+    return Calibrated(method, calibrate(answers, drop), sheet.questions, fixed, cross_validated(answers, drop))
 
 
 def calibrate(answers: Answers, drop: float) -> AutoEntry:
@@ -122,94 +99,109 @@ def calibrate(answers: Answers, drop: float) -> AutoEntry:
 
 def least_gain(answers: Answers, found: NDArray[np.bool_]) -> float:
     """Accuracy gained over the largest budget, less a standard error over clips: the best of many is partly luck."""
-    right = answers.right[np.arange(len(found)), answered_at(found)].astype(np.float64)
+    right = answers.right[np.arange(len(found)), given_at(found)].astype(np.float64)
     gain = right - answers.right[:, -1].astype(np.float64)
-    _, clip = np.unique(answers.videos, return_inverse=True)
-    by_clip = np.bincount(clip, weights=gain)
+    by_clip = np.bincount(clip_numbers(answers), weights=gain)
     return float(gain.mean() - by_clip.std() * np.sqrt(len(by_clip)) / len(gain))
 
 
-def answered_at(found: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """[Q] the last column tried of [Q, K]."""
-    return found.shape[1] - 1 - found[:, ::-1].argmax(1)
-
-
 def cross_validated(answers: Answers, drop: float) -> Outcome:
-    """What auto does on each half of the clips as the other half calibrates it."""
-    odd = answers.videos % 2 == 1
+    """What auto does on every second clip as the others calibrate it, and on those the other way round."""
+    odd = clip_numbers(answers) % 2 == 1
     found = np.zeros(answers.right.shape, bool)
     for half in (odd, ~odd):
-        found[half] = tried(part(answers, half), calibrate(part(answers, ~half), drop))
+        found[half] = tried(answers.part(half), calibrate(answers.part(~half), drop))
     return outcome(answers, found)
 
 
-def part(answers: Answers, chosen: NDArray[np.bool_]) -> Answers:
-    """Some of the questions."""
-    return Answers(answers.budgets, answers.videos[chosen], answers.right[chosen], answers.margins[chosen])
+def clip_numbers(answers: Answers) -> NDArray[np.int64]:
+    """[Q] which of the clips, 0, 1, …, each question is about."""
+    return np.unique(answers.videos, return_inverse=True)[1]
 
 
-def write_entries(bundle: Bundle, entries: dict[str, AutoEntry]) -> None:
-    """Put what was found into a bundle's manifest, beside other methods'."""
-    manifest = replace(bundle.manifest, auto={**bundle.manifest.auto, **entries})
-    write_whole(bundle.path / "manifest.json", manifest.to_json())
+def write(checkpoint: Path, results: Sequence[Calibrated]) -> None:
+    """Put what was found into a checkpoint's folder, instead of what was found before.
+
+    Raises:
+        ConfigError: The folder cannot be written to.
+    """
+    entries = {result.method: asdict(result.auto) for result in results}
+    try:
+        write_whole(checkpoint / AUTO, json.dumps(entries, indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{checkpoint} cannot be written to ({error.strerror})") from None
 
 
-def report(name: str, entry: AutoEntry, asked: int, rows: list[tuple[str, Outcome]]) -> dict[str, Any]:
-    """A method's table as JSON."""
-    outcomes = [{"budget": label, **asdict(found)} for label, found in rows]
-    return {"method": name, "auto": asdict(entry), "questions": asked, "outcomes": outcomes}
+def show(results: Sequence[Calibrated], clips: int) -> None:
+    """Print a table of all methods, and what auto is to do."""
+    asked = results[0].questions
+    print(f"| {clips} clips, {asked} questions | accuracy, % [95 % interval] | tokens kept | tokens prefilled |")
+    print("|---|---|---:|---:|")
+    for result in results:
+        for budget, accuracy in result.fixed.items():
+            print(f"| {result.method}, {budget} | {percent(accuracy)} | {budget} | {budget} |")
+        auto = result.cross_validated
+        tokens = f"{auto.tokens_kept:.1f} | {auto.tokens_prefilled:.1f}"
+        print(f"| {result.method}, auto | {percent(auto.accuracy)} | {tokens} |")
+    print()
+    for result in results:
+        chosen, crossed = result.auto, result.cross_validated
+        by = f" by a margin of {chosen.margin:g}" if len(chosen.budgets) > 1 else ""
+        apart = ", ".join(f"{100 * value:+.1f}" for value in (crossed.minus_fixed.low, crossed.minus_fixed.high))
+        print(
+            f"{result.method}: {' and '.join(map(str, chosen.budgets))} tokens{by}; cross-validated, "
+            f"{100 * crossed.minus_fixed.value:+.1f} [{apart}] points beside {crossed.fixed_budget} tokens for all"
+        )
 
 
-def progress(text: str) -> None:
-    """One line on stderr that the next one replaces."""
-    if sys.stderr.isatty():
-        print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+def percent(score: Score) -> str:
+    """An accuracy with its interval, in percent."""
+    return f"{100 * score.accuracy:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
 
 
-def main() -> None:
-    """Calibrate methods and print a table each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", metavar="DIR", help="bundle to use (default: the embedded one)")
-    parser.add_argument("--method", action="append", metavar="NAME", help="may be repeated (default: every method)")
-    parser.add_argument("--videos", type=int, default=150, metavar="N", help="clips of the dev split (default: 150)")
-    parser.add_argument("--questions", type=int, default=8, metavar="N", help="most questions a clip (default: 8)")
-    parser.add_argument("--seed", type=int, default=7, help="seed of the dev world (default: 7)")
-    parser.add_argument("--drop", type=float, default=1.0, metavar="POINTS", help="accuracy to give up (default: 1)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
-    parser.add_argument("--folder", metavar="DIR", help="where the clips are kept (default: nowhere)")
-    parser.add_argument("--write", action="store_true", help="write what was found into the bundle's manifest")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    args = parser.parse_args()
+def run(args: argparse.Namespace) -> None:
+    """Calibrate, print, and write where that was asked for.
 
-    runner = Runner(args.bundle, threads=args.threads)
-    held = dict.fromkeys(entry.name for entry in runner.bundle.manifest.methods)
-    several = [name for name in args.method or held if len(by_budget(runner.bundle.manifest, name)) > 1]
-    entries, reports = {}, []
-    with tempfile.TemporaryDirectory() as temporary:
-        clips = Clips("dev", args.seed, args.questions, Path(args.folder or temporary))
-        for name in several:
-            answers = collect(runner, name, clips, args.videos)
-            entries[name] = calibrate(answers, args.drop)
-            budgets = answers.budgets.tolist()
-            rows = [(str(b), outcome(answers, tried(answers, AutoEntry((b,), 0.0)))) for b in budgets]
-            rows.append(("auto", cross_validated(answers, args.drop)))
-            reports.append((name, len(answers.videos), rows))
-    progress("")
+    Raises:
+        ConfigError: The run is not one to calibrate by, or there is no checkpoint to write to.
+    """
+    with Journal(args.run) as journal:
+        arguments, records = journal.arguments, list(journal.records.values())
+    if arguments.split != "dev":
+        raise ConfigError(
+            f"{args.run} is a run of the {arguments.split} split, by which nothing is chosen: evaluate the dev split"
+        )
+    if len(records) < 2:
+        raise ConfigError(f"{args.run} holds {len(records)} measured clips, two are needed: go on with the run")
+    if args.write is not None and not (args.write / "config.json").is_file():
+        raise ConfigError(f"{args.write} holds no checkpoint (no config.json is there): give the folder to export")
+    methods = several_budgets(arguments.cells, args.method)
+    results = [calibrated(name, answers_of(records, cells), args.drop) for name, cells in methods.items()]
     if args.json:
-        print(json.dumps([report(name, entries[name], asked, rows) for name, asked, rows in reports]))
+        where = {"bundle_sha256": arguments.bundle_sha256, "seed": arguments.seed, "videos": len(records)}
+        print(json.dumps({**where, "methods": [asdict(result) for result in results]}, indent=1))
     else:
-        for name, asked, rows in reports:
-            print(f"\n{name}: {asked} questions about {args.videos} clips of the dev split, seed {args.seed}\n")
-            chosen = " and ".join(map(str, entries[name].budgets))
-            print(f"auto tries {chosen} tokens, by a margin of {entries[name].margin:g}\n")
-            print("| budget | accuracy, % | tokens kept | tokens prefilled |\n|---|---|---|---|")
-            for label, found in rows:
-                accuracy = found.accuracy
-                interval = f"{100 * accuracy.accuracy:.1f} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]"
-                print(f"| {label} | {interval} | {found.tokens_kept:.1f} | {found.tokens_prefilled:.1f} |")
-    if args.write:
-        write_entries(runner.bundle, entries)
+        show(results, len(records))
+        print(f"\nbundle {arguments.bundle_sha256[:8]}…, dev split at seed {arguments.seed}")
+    if args.write is not None:
+        write(args.write, results)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Read the arguments; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run on the dev split (edgevtc eval --out)")
+    parser.add_argument("--method", action="append", metavar="NAME", help="may be repeated (default: every method)")
+    parser.add_argument("--drop", type=float, default=1.0, metavar="POINTS", help="accuracy to give up (default: 1)")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help=f"write {AUTO} into a checkpoint's folder")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    try:
+        run(parser.parse_args(words))
+    except EdgeVTCError as error:
+        print(f"calibrate_auto: error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

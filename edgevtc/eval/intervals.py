@@ -64,6 +64,12 @@ class Sheet:
         times = np.bincount(flat.ravel(), minlength=flat.size).reshape(flat.shape).astype(np.float64)
         self.resampled: Array = (times @ right) / (times @ asked)[:, None]
 
+    @classmethod
+    def by_question(cls, right: Array, videos: Array) -> Sheet:
+        """Of answers that were right or not: [Q, C] bool, and the video [Q] of each question."""
+        _, places = np.unique(videos, return_inverse=True)
+        return cls(np.stack([np.bincount(places, column) for column in right.T], 1), np.bincount(places))
+
     def score(self, cell: int) -> Score:
         """Accuracy of a method."""
         low, high = interval(self.resampled[:, cell])

@@ -32,9 +32,8 @@ def score(results: Sequence[Result]) -> Score:
     """
     if not results:
         raise ValueError("there is nothing to score: pass at least one result")
-    _, index = np.unique([result.video for result in results], return_inverse=True)
-    right = np.bincount(index, weights=[result.right for result in results])
-    return Sheet(right[:, None], np.bincount(index)).score(0)
+    right, videos = zip(*((result.right, result.video) for result in results), strict=True)
+    return Sheet.by_question(np.array([right]).T, np.array(videos)).score(0)
 
 
 def group(results: Iterable[Result], name: str) -> dict[str, list[Result]]:
