@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from math import inf
 from pathlib import Path
 
 from edgevtc.bundle import AutoEntry, FolderWriter
@@ -62,6 +63,6 @@ def read_auto(checkpoint: Path, held: Collection[tuple[str, int]]) -> dict[str, 
         raise ExportError(f"{path} is not JSON of methods with their budgets and margin: {mend}")
     entries = {name: read_record(AutoEntry, value, f"{path}: {name}", ExportError) for name, value in found.items()}
     for name, entry in entries.items():
-        if not entry.budgets or list(entry.budgets) != sorted(set(entry.budgets)) or not entry.margin >= 0:
+        if not entry.budgets or list(entry.budgets) != sorted(set(entry.budgets)) or not 0 <= entry.margin < inf:
             raise ExportError(f"{path}: {name} needs rising budgets and a margin of 0 or more: {mend}")
     return {name: entry for name, entry in entries.items() if all((name, budget) in held for budget in entry.budgets)}

@@ -69,6 +69,7 @@ def test_the_bundle_carries_what_it_holds_of_a_calibration(checkpoint, tmp_path)
         ('{"uniform": {"budgets": [4, 2], "margin": 0.5}}', "rising budgets"),
         ('{"uniform": {"budgets": [], "margin": 0.5}}', "rising budgets"),
         ('{"uniform": {"budgets": [4], "margin": NaN}}', "a margin of 0 or more"),
+        ('{"uniform": {"budgets": [4], "margin": Infinity}}', "a margin of 0 or more"),
     ],
 )
 def test_a_damaged_calibration_stops_the_export_before_any_work(checkpoint, tmp_path, content, named):
