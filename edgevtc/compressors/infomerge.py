@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from edgevtc.compressors.blocks.density import density_peaks, squared_distances
 from edgevtc.compressors.blocks.dtm import anchors_per_frame, merge_matrix, nearest_anchors, pick_anchors
 from edgevtc.compressors.blocks.dyseg import dyseg
 from edgevtc.compressors.blocks.entropy import Richness, richness
+from edgevtc.compressors.blocks.frames import frame_products, squared_lengths
 from edgevtc.compressors.blocks.ranking import compact, prefix_count, stable_rank
 from edgevtc.compressors.blocks.segments import Segments
 from edgevtc.methods.infomerge import INFOMERGE
@@ -67,13 +69,16 @@ class InfoMerge(Compressor):
         kept, extra = salient, {}
         if self.num_salient:
             extra["salient"] = compact(salient.reshape(-1), self.num_salient)
-        if taken is not None:
-            # Eq. 29 and 30: a static token that was picked becomes its position's mean over the segment.
-            extra["replaced"] = taken.reshape(-1).index_select(0, extra["salient"])
+        if static is not None and taken is not None:
+            extra["static"] = compact(static.reshape(-1), frames * self.num_static)
+            extra["taken"] = taken.reshape(-1).index_select(0, extra["static"])
             extra["segment_mean"] = segments.mean_weights()
         nearest = torch.full((frames * size,), -1, dtype=torch.int32, device=x.device)
         if self.num_anchors:
-            anchors, nearest, extra["merge"] = self._merge(x, segments, static, salient, taken)
+            budgets = self._budgets(x, segments)
+            anchors, nearest, extra["merge"] = self._merge(
+                self._merged_from(extra, x), segments, static, salient, budgets
+            )
             kept = salient | anchors
         return self._slots(kept.reshape(-1), salient.reshape(-1), nearest, extra, segments)
 
@@ -81,24 +86,27 @@ class InfoMerge(Compressor):
         dim = x.shape[-1]
         if self.budget == self.num_frames * self.tokens_per_frame:
             return x.reshape(self.budget, dim)
-        flat, rows = x.reshape(-1, dim), []
+        rows = []
         if self.num_salient:
-            salient = flat.index_select(0, plan.extra["salient"])
-            if "replaced" in plan.extra:
-                mean = (plan.extra["segment_mean"].to(x.dtype) @ x.reshape(x.shape[0], -1)).reshape(-1, dim)
-                mean = mean.index_select(0, plan.extra["salient"])
-                salient = torch.where(plan.extra["replaced"][:, None], mean, salient)
-            rows.append(salient)
+            rows.append(_replaced(plan.extra, x).reshape(-1, dim).index_select(0, plan.extra["salient"]))
         if self.num_anchors:
-            rows.append(plan.extra["merge"].to(x.dtype) @ flat)
+            rows.append(plan.extra["merge"].to(x.dtype) @ self._merged_from(plan.extra, x).reshape(-1, dim))
         return torch.cat(rows).index_select(0, plan.extra["order"])
 
     def _static(self, x: Tensor, segments: Segments) -> Tensor | None:
-        """[T, N] bool positions of least change in each segment of more than one frame; None where ρ·N < 1."""
+        """[T, N] bool positions of least change in each segment, as many in every frame; None where ρ·N < 1.
+
+        A segment of one frame has some, too: nothing repeats in it, and the mean over it is the token itself.
+        """
         if not self.num_static:
             return None
-        dynamics = temporal_feature_dynamics(x, segments)
-        return (stable_rank(dynamics, descending=False) < self.num_static) & (segments.length > 1)[:, None]
+        static = stable_rank(temporal_feature_dynamics(x, segments), descending=False) < self.num_static
+        # Products may round a segment's frames apart; its positions have to be the same ones.
+        return static.index_select(0, segments.first.to(torch.int32))
+
+    def _merged_from(self, extra: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """What anchors are chosen and merged from, like x [T, N, D]."""
+        return x if self.config["dtm_features"] == "original" else _replaced(extra, x)
 
     def _salient(self, saliency: Tensor, segments: Segments, static: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """[T, N] bool salient tokens; [T, N] bool static positions taken so far, None where there are none."""
@@ -127,22 +135,19 @@ class InfoMerge(Compressor):
         return segments.segment_sum(shares)
 
     def _merge(
-        self, x: Tensor, segments: Segments, static: Tensor | None, salient: Tensor, taken: Tensor | None
+        self, tokens: Tensor, segments: Segments, static: Tensor | None, salient: Tensor, budgets: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """DTM: anchors [T, N] bool, the nearest one of each token [T·N] int32, the merge matrix [B, T·N]."""
         config, pool = self.config, ~salient
-        if config["dtm_features"] == "original":
-            taken = None
-        tokens = x if taken is None else torch.where(taken[..., None], segments.segment_mean(x), x)
         neighbours = min(config["neighbours"], self.others_per_frame)
         _, score = density_peaks(squared_distances(tokens), pool, neighbours)
-        counts = anchors_per_frame(self._budgets(x, segments), segments, self.anchor_interval)
+        counts = anchors_per_frame(budgets, segments, self.anchor_interval)
         anchors = pick_anchors(score, pool, counts, segments, static)
         index, nearest, absorbs = nearest_anchors(
             tokens, anchors, pool, segments, self.num_anchors, config["dtm_scope"], config["dtm_members"]
         )
         merge = merge_matrix(index, absorbs, config["merge_weight"], config["merge_weighting"] == "adaptive")
-        return anchors, nearest, merge if taken is None else _merge_of_replaced(merge, taken, segments)
+        return anchors, nearest, merge
 
     def _slots(
         self, kept: Tensor, salient: Tensor, nearest: Tensor, extra: dict[str, Tensor], segments: Segments
@@ -161,11 +166,16 @@ class InfoMerge(Compressor):
         return Plan(positions, assignment.reshape(self.num_frames, self.tokens_per_frame), extra, segments.number)
 
 
-def _merge_of_replaced(merge: Tensor, taken: Tensor, segments: Segments) -> Tensor:
-    """The merge matrix for original tokens, where `merge` [B, T·N] expects the replaced ones: apply is one product."""
-    by_frame = merge.reshape(-1, *taken.shape)
-    of_mean = by_frame * taken.to(merge.dtype)
-    return (by_frame - of_mean + segments.mean_weights().T @ of_mean).reshape(merge.shape)
+def _replaced(extra: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """x [T, N, D] with each static token that was picked as its position's mean over the segment (eq. 29 and 30)."""
+    if "static" not in extra:
+        return x
+    # Few positions are static: only these are averaged, and no second clip of means is held.
+    flat = x.reshape(-1, x.shape[-1])
+    rows = flat.index_select(0, extra["static"])
+    mean = (extra["segment_mean"].to(x.dtype) @ rows.reshape(x.shape[0], -1)).reshape(rows.shape)
+    rows = torch.where(extra["taken"][:, None], mean, rows)
+    return flat.index_put((extra["static"].to(torch.int64),), rows).reshape(x.shape)
 
 
 def temporal_feature_dynamics(x: Tensor, segments: Segments) -> Tensor:
@@ -181,10 +191,10 @@ def temporal_feature_dynamics(x: Tensor, segments: Segments) -> Tensor:
     Returns:
         [T, N] float32, a segment's value on all of its frames; 0 for a segment of one frame.
     """
-    by_position = x.transpose(0, 1)
-    products = by_position @ by_position.transpose(1, 2)
-    norms = (x * x).sum(-1).T.sqrt().clamp_min(1e-6)
-    cosine = products / norms[:, :, None] / norms[:, None, :]
+    frames, size = x.shape[:2]
+    products = frame_products(x)
+    norms = squared_lengths(products, frames).sqrt().clamp_min(1e-6)
+    cosine = products.reshape(size, frames, frames) / norms[:, :, None] / norms[:, None, :]
     change = (cosine[:, 1:] - cosine[:, :-1]).abs()
     # A step counts if both of its frames are in the segment, against the frames of that segment only.
     within = segments.same[1:] * (1 - segments.start[1:, None])

@@ -202,6 +202,7 @@ def _simplify(model: ir.Model) -> None:
     has a thousand nodes) on matching rewrite patterns, which runtimes have themselves.
     """
     fold_constants(model)
+    _drop_idle_transposes(model.graph)
     Sequential(
         RemoveUnusedNodesPass(),
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -212,6 +213,14 @@ def _simplify(model: ir.Model) -> None:
         NameFixPass(),
         ShapeInferencePass(),
     )(model)
+
+
+def _drop_idle_transposes(graph: ir.Graph) -> None:
+    """Drop transposes that move no axis: the tracer puts them around writes of rows, and runtimes copy for them."""
+    for node in graph:
+        perm = node.attributes.get_ints("perm", []) if node.op_type == "Transpose" else []
+        if perm and list(perm) == sorted(perm) and not node.outputs[0].is_graph_output():
+            ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
 
 
 def _separate_constant_outputs(graph: ir.Graph) -> None:

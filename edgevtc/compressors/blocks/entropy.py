@@ -51,7 +51,8 @@ def richness(x: Tensor, segments: Segments, mode: Richness = "spectral") -> Tens
         [T] float32, each segment's value on all of its frames; 0 for a segment of zero tokens.
     """
     tokens, dim = x.shape[1], x.shape[2]
-    energy = segments.segment_sum((x * x).sum((1, 2)))
+    # Squares of all values would be as large as the clip.
+    energy = segments.segment_sum(torch.linalg.vector_norm(x, dim=-1).square().sum(1))
     size = min(SKETCH if mode == "sketch64" else HEAD, dim)
     complete = size == dim
     if complete:
@@ -130,7 +131,8 @@ def _unit(row: Tensor, noise: Tensor | float, others: list[Tensor]) -> Tensor:
     """Row [T, 1, D] without its part along the others, of length 1; zero where no more than noise is left."""
     if others:
         found = torch.cat(others, 1)
-        row = row - (row @ found.transpose(1, 2)) @ found
+        # bmm, for a product of batches by @ is traced as five nodes.
+        row = row - torch.bmm(torch.bmm(row, found.transpose(1, 2)), found)
     length = torch.linalg.vector_norm(row, dim=-1, keepdim=True)
     return row * torch.where(length > noise, 1 / length, torch.zeros_like(length))
 
