@@ -5,7 +5,8 @@ any of the budgets and any threshold: the first budget whose margin reaches it, 
 at most ``--drop`` points of the accuracy at the largest budget, with a standard error to spare, the choice of fewest
 tokens is taken. Tokens are counted as prefilled: those of every budget tried.
 
-The row of auto is cross-validated: each half of the clips by what the other half chose. Needs no torch.
+The row of auto is cross-validated: each half of the clips by what the other half chose. "Right above wrong" is the
+chance that a right answer's margin exceeds a wrong one's. Needs no torch.
 
     edgevtc eval --bundle DIR --method infomerge,holitom --split dev --seed 7 --videos 150 --questions 8 --out RUN
     python scripts/calibrate_auto.py RUN
@@ -43,6 +44,7 @@ class Calibrated:
         auto: The choice, by all clips.
         questions: How many were asked.
         fixed: Budget → accuracy of that one for all questions.
+        telling: Budget → chance that a right answer's margin exceeds a wrong one's; None where all are right or wrong.
         cross_validated: What auto does on each half of the clips as the other half calibrates it.
     """
 
@@ -50,6 +52,7 @@ class Calibrated:
     auto: AutoEntry
     questions: int
     fixed: dict[int, Score]
+    telling: dict[int, float | None]
     cross_validated: Outcome
 
 
@@ -74,8 +77,23 @@ def several_budgets(cells: Sequence[Cell], wanted: Sequence[str] | None) -> dict
 def calibrated(method: str, answers: Answers, drop: float) -> Calibrated:
     """What is found for a method from its answers."""
     sheet = Sheet.by_question(answers.right, answers.videos)
-    fixed = {budget: sheet.score(column) for column, budget in enumerate(answers.budgets.tolist())}
-    return Calibrated(method, calibrate(answers, drop), sheet.questions, fixed, cross_validated(answers, drop))
+    columns = dict(enumerate(answers.budgets.tolist()))
+    return Calibrated(
+        method,
+        calibrate(answers, drop),
+        sheet.questions,
+        {budget: sheet.score(column) for column, budget in columns.items()},
+        {budget: telling(answers.margins[:, column], answers.right[:, column]) for column, budget in columns.items()},
+        cross_validated(answers, drop),
+    )
+
+
+def telling(margins: NDArray[np.float64], right: NDArray[np.bool_]) -> float | None:
+    """The chance that a right answer's margin exceeds a wrong one's, of [Q] each; a tie is half of one."""
+    if right.all() or not right.any():
+        return None
+    apart = margins[right][:, None] - margins[~right]
+    return float(((apart > 0) + (apart == 0) / 2).mean())
 
 
 def calibrate(answers: Answers, drop: float) -> AutoEntry:
@@ -135,14 +153,15 @@ def write(checkpoint: Path, results: Sequence[Calibrated]) -> None:
 def show(results: Sequence[Calibrated], clips: int) -> None:
     """Print a table of all methods, and what auto is to do."""
     asked = results[0].questions
-    print(f"| {clips} clips, {asked} questions | accuracy, % [95 % interval] | tokens kept | tokens prefilled |")
-    print("|---|---|---:|---:|")
+    heads = "accuracy, % [95 % interval] | tokens kept | tokens prefilled | right above wrong"
+    print(f"| {clips} clips, {asked} questions | {heads} |\n|---|---|---:|---:|---:|")
     for result in results:
         for budget, accuracy in result.fixed.items():
-            print(f"| {result.method}, {budget} | {percent(accuracy)} | {budget} | {budget} |")
+            chance = "" if (found := result.telling[budget]) is None else f"{found:.2f}"
+            print(f"| {result.method}, {budget} | {percent(accuracy)} | {budget} | {budget} | {chance} |")
         auto = result.cross_validated
         tokens = f"{auto.tokens_kept:.1f} | {auto.tokens_prefilled:.1f}"
-        print(f"| {result.method}, auto | {percent(auto.accuracy)} | {tokens} |")
+        print(f"| {result.method}, auto | {percent(auto.accuracy)} | {tokens} | |")
     print()
     for result in results:
         chosen, crossed = result.auto, result.cross_validated

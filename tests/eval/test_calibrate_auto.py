@@ -103,6 +103,8 @@ def test_a_run_is_calibrated_by_and_an_export_reads_what_was_found(dev_run, tmp_
     telling, silent = report["methods"]
     assert (telling["method"], silent["method"], report["videos"]) == ("holitom", "uniform", CLIPS)
     assert telling["fixed"]["40"]["accuracy"] == 1 and telling["questions"] == CLIPS * EACH
+    assert (telling["telling"]["10"], telling["telling"]["40"]) == (1, None)
+    assert silent["telling"]["10"] == pytest.approx(0.5, abs=0.1)
     assert telling["cross_validated"]["tokens_prefilled"] < 32 < silent["cross_validated"]["tokens_prefilled"]
     found = read_auto(tmp_path, {(cell.method, cell.budget) for cell in CELLS})
     assert found == {"holitom": calibrate(answers(True), 1.0), "uniform": AutoEntry((40,), 0.0)}
@@ -114,7 +116,7 @@ def test_the_table_of_one_method(dev_run, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| 100 clips, 400 questions |")
     assert [line.split(" | ")[0] for line in lines[2:6]] == [f"| uniform, {name}" for name in (10, 35, 40, "auto")]
-    assert "| 100.0 [100.0, 100.0] | 40 | 40 |" in lines[4] and lines[7].startswith("uniform: 10 and 40 tokens by")
+    assert "| 100.0 [100.0, 100.0] | 40 | 40 |  |" in lines[4] and lines[7].startswith("uniform: 10 and 40 tokens by")
 
 
 @pytest.mark.parametrize(
