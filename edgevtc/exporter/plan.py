@@ -119,9 +119,9 @@ def plan_export(
     mlp, rows = config.hidden_size * config.intermediate_size, compressors[0].budget + TEXT_ROWS
     row = ROW_MLP * config.intermediate_size + ROW_WIDTH * config.hidden_size
     torch_layer = 3 * mlp + 2 * config.hidden_size * config.head_dim * (config.num_heads + config.num_kv_heads)
-    torch_decoder = FLOAT * (max(torch_layer + rows * row, embeddings) + rows * (row + 2 * rows))
+    torch_decoder = FLOAT * (max(torch_layer, embeddings) + rows * (row + 2 * rows))
     cache = 2 * FLOAT * config.num_layers * config.num_kv_heads * config.head_dim * rows
-    ort_decoder = loaded + cache + FLOAT * PREFILL_CHUNK * row
+    ort_layer = loaded + FLOAT * PREFILL_CHUNK * row
     frames_at_once = num_frames if fused else frames_per_call
     return ExportPlan(
         disk_bytes={
@@ -135,8 +135,8 @@ def plan_export(
             "writing": max(tower + converted, WRITING_BYTES * max(embeddings, 2 * mlp)),
             "reference": clip + max(tower, torch_decoder),
             "verifying_vision": clip + FLOAT * (vision.parameters + vision.activations * frames_at_once),
-            "verifying_decoder": clip + ort_decoder,
-            "verifying_an_answer": clip + cache + max(ort_decoder, torch_decoder),
+            "verifying_decoder": clip + cache + ort_layer,
+            "verifying_an_answer": clip + cache + max(ort_layer, torch_decoder),
         },
     )
 

@@ -53,6 +53,22 @@ def test_a_deeper_tower_than_is_used_does_not_count(tmp_path):
     assert plan_bundle(deep, TINY_OPTIONS) == plan_bundle(shallow, TINY_OPTIONS)
 
 
+def test_a_deeper_decoder_takes_disk_and_no_more_memory_than_its_cache(tmp_path):
+    plans = {}
+    for layers in (2, 8):
+        folder = write_texts(write_checkpoint(tmp_path / str(layers), build_model(layers=layers)))
+        plans[layers] = plan_bundle(folder, TINY_OPTIONS)
+    shallow, deep = plans[2], plans[8]
+    assert deep.disk_bytes["decoder"] > 2.5 * shallow.disk_bytes["decoder"]
+    config = build_model().config.text_config
+    rows = 4 + plan.TEXT_ROWS
+    row = 2 * 4 * config.num_key_value_heads * config.hidden_size // config.num_attention_heads
+    more = {step: size - shallow.memory_bytes[step] for step, size in deep.memory_bytes.items()}
+    cache = 6 * row * rows
+    none = dict.fromkeys(("writing", "reference", "verifying_vision"), 0)
+    assert more == {**none, "verifying_decoder": cache, "verifying_an_answer": cache}
+
+
 def test_the_command_says_it(tiny_folder, tmp_path, capsys):
     command = ["export", str(tiny_folder), "--dry-run", "-o", str(tmp_path / "out"), "--num-frames", "2"]
     assert main([*command, "--json"]) == 0
