@@ -85,7 +85,9 @@ class Export(Command):
             help="the graphs from frames to tokens that engines are built from (default: the recipe's, or with them)",
         )
         decoder = parser.add_argument_group("decoder")
-        decoder.add_argument("--weight-format", type=listed(str), metavar="NAME[,NAME]", help="the first is default")
+        decoder.add_argument(
+            "--weight-format", "--quantize", type=listed(str), metavar="NAME[,NAME]", help="the first is default"
+        )
         decoder.add_argument("--max-positions", type=int, metavar="N", help="longest prompt and answer, in positions")
         checks = parser.add_argument_group("verification")
         checks.add_argument("--clip", type=Path, metavar="VIDEO", help="frames to verify with (default: a drawn scene)")

@@ -181,7 +181,7 @@ def test_what_cannot_be_exported_is_said_first(tmp_path, options, error, message
 
 def test_the_command_exports_and_reports(tiny_folder, traced_once, tmp_path, capsys):
     arguments = ["export", str(tiny_folder), "-o", str(tmp_path / "out"), "--num-frames", "2", "--frames-per-call", "2"]
-    assert main([*arguments, "--retention-ratio", "0.5", "--weight-format", "fp32", "--no-fused", "--json"]) == 0
+    assert main([*arguments, "--retention-ratio", "0.5", "--quantize", "fp32", "--no-fused", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["methods"] == [{"name": "uniform", "budget": 4, "retention_ratio": 0.5}]
     assert report["size_bytes"] > 1e5 and report["answer"] and report["worst_difference"] < 1e-3
