@@ -35,6 +35,9 @@ FLOAT = 4
 #: Bytes a number of a matrix takes while it is written: read as float32, and quantized or brought into another order.
 WRITING_BYTES = 2 * FLOAT
 
+#: ONNX Runtime's arena holds this many times the activations that live at once.
+ARENA = 3
+
 #: Copies of the visual tokens of all frames: those under four strengths of noise, torch's own and those to compare.
 COPIES = 8
 
@@ -134,7 +137,7 @@ def plan_export(
         memory_bytes={
             "writing": max(tower + converted, WRITING_BYTES * max(embeddings, 2 * mlp)),
             "reference": clip + max(tower, torch_decoder),
-            "verifying_vision": clip + FLOAT * (vision.parameters + vision.activations * frames_at_once),
+            "verifying_vision": clip + FLOAT * (vision.parameters + ARENA * vision.activations * frames_at_once),
             "verifying_decoder": clip + cache + ort_layer,
             "verifying_an_answer": clip + cache + max(ort_layer, torch_decoder),
         },

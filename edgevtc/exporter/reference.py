@@ -48,6 +48,7 @@ class ReferenceDecoder:
                 layer = Qwen2DecoderLayer(config, index)
             x = self._fill(layer, f"layers.{index}.")(x, attention_mask=mask, position_embeddings=rotary)
             x = x[0] if isinstance(x, tuple) else x
+            del layer  # before the next one, or the head, is read
         with torch.device("meta"):
             norm = Qwen2RMSNorm(config.hidden_size, config.rms_norm_eps)
         x = self._fill(norm, "norm.")(x[0, -last:])
