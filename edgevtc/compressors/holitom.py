@@ -28,7 +28,8 @@ class _Groups:
     """Sets of tokens to be clustered, each laid out as one frame.
 
     Attributes:
-        weights: [G, T] the frame of a group is this mixture of the clip's frames.
+        weights: [W, T] the frame of a group is this mixture of the clip's frames; the groups from W on, T or none, are
+            the clip's frames as they are. None where W is 0.
         origin: [G, T] one-hot frame in which the group's centres are kept; zero for a group not in use.
         valid: [G, N] bool tokens of the group.
         clusters: [G] whole numbers.
@@ -37,7 +38,7 @@ class _Groups:
         target_frame: [T, N] int32 frame in which that group's centres are kept.
     """
 
-    weights: Tensor
+    weights: Tensor | None
     origin: Tensor
     valid: Tensor
     clusters: Tensor
@@ -85,9 +86,16 @@ class HoliTom(Compressor):
         if "label" not in plan.extra:
             return tokens
         group, position = plan.extra["group"], plan.positions % self.tokens_per_frame
-        merged = cluster_sums(
-            _mix(plan.extra["group_weights"], x), plan.extra["label"], plan.extra["token_weight"], group, position
-        )
+        label, weight = plan.extra["label"], plan.extra["token_weight"]
+        parts = self._laid_out(plan.extra.get("group_weights"), x)
+        if len(parts) == 1:
+            merged = cluster_sums(parts[0], label, weight, group, position)
+        else:
+            mixed, clip = parts
+            count = len(mixed)
+            of_mixed = cluster_sums(mixed, label[:count], weight[:count], group.clamp_max(count - 1), position)
+            of_clip = cluster_sums(clip, label[count:], weight[count:], (group - count).clamp_min(0), position)
+            merged = torch.where((group >= count)[:, None], of_clip, of_mixed)
         return torch.where(plan.extra["is_merged"][:, None], merged, tokens)
 
     def segment(self, x: Tensor) -> tuple[Segments, Tensor]:
@@ -134,7 +142,9 @@ class HoliTom(Compressor):
             positions, slot = self._slots(kept, torch.zeros_like(kept))
             return Plan(positions, slot, segments=segments.number)
 
-        distance2 = squared_distances(_mix(groups.weights, x))
+        # No copy of the clip is made only to have it beside the mixtures.
+        distances = [squared_distances(part) for part in self._laid_out(groups.weights, x)]
+        distance2 = torch.cat(distances) if len(distances) > 1 else distances[0]
         # What a damaged token has spoilt is never valid; here ends what it does to others.
         distance2 = torch.where(groups.valid[:, None, :], distance2, FAR)
         bound = groups.clusters if self.neighbours_within_clusters else None
@@ -153,7 +163,7 @@ class HoliTom(Compressor):
             groups.member.reshape(-1) & (own_centre >= 0), slot.reshape(-1).index_select(0, target), -1
         )
         extra = {
-            "group_weights": groups.weights,
+            **({} if groups.weights is None else {"group_weights": groups.weights}),
             "label": label,
             "token_weight": merge_weights(
                 label, self.config["merge_weight"] if self.config["merge"] == "beta" else None
@@ -174,7 +184,7 @@ class HoliTom(Compressor):
         of_frames = None
         if self.config["context_share"] > 0:
             identity = torch.eye(frames, device=static.device)
-            of_frames = _Groups(identity, identity, rest, context_count, frame + slots, rest, frame)
+            of_frames = _Groups(None, identity, rest, context_count, frame + slots, rest, frame)
         if not slots:
             return of_frames
         begins = segments.start * (segments.length > 1)
@@ -191,6 +201,11 @@ class HoliTom(Compressor):
             target_frame=segments.first.to(torch.int32)[:, None].expand_as(static),
         )
         return of_windows if of_frames is None else _joined(of_windows, of_frames)
+
+    def _laid_out(self, weights: Tensor | None, x: Tensor) -> list[Tensor]:
+        """The groups' frames: mixtures [W, N, D] of x [T, N, D] by weights [W, T], and x itself; or one of both."""
+        mixed = [] if weights is None else [(weights.to(x.dtype) @ x.flatten(1)).reshape(-1, *x.shape[1:])]
+        return [*mixed, x] if self.config["context_share"] > 0 else mixed
 
     def _keep(self, selected: Tensor, repeated: Tensor, saliency: Tensor) -> Tensor:
         """[T, N] bool with exactly B entries: the selected tokens, then the most salient repeated ones."""
@@ -214,15 +229,10 @@ class HoliTom(Compressor):
         return positions, torch.where(kept, order - 1, -1.0).to(torch.int32)
 
 
-def _mix(weights: Tensor, x: Tensor) -> Tensor:
-    """Mixtures [G, N, D] of the frames of x [T, N, D] by weights [G, T]."""
-    return (weights.to(x.dtype) @ x.reshape(x.shape[0], -1)).reshape(-1, *x.shape[1:])
-
-
 def _joined(first: _Groups, second: _Groups) -> _Groups:
-    """Both lists of groups; a token is a member in one of them at most."""
+    """Both lists of groups, the second without mixtures; a token is a member in one of them at most."""
     return _Groups(
-        weights=torch.cat([first.weights, second.weights]),
+        weights=first.weights,
         origin=torch.cat([first.origin, second.origin]),
         valid=torch.cat([first.valid, second.valid]),
         clusters=torch.cat([first.clusters, second.clusters]),
