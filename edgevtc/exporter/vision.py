@@ -219,8 +219,9 @@ def _drop_idle_transposes(graph: ir.Graph) -> None:
     """Drop transposes that move no axis: the tracer puts them around writes of rows, and runtimes copy for them."""
     for node in graph:
         perm = node.attributes.get_ints("perm", []) if node.op_type == "Transpose" else []
-        if perm and list(perm) == sorted(perm) and not node.outputs[0].is_graph_output():
-            ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+        source = node.inputs[0] if node.inputs else None
+        if perm and list(perm) == sorted(perm) and source is not None and not node.outputs[0].is_graph_output():
+            ir.convenience.replace_all_uses_with(node.outputs[0], source)
 
 
 def _separate_constant_outputs(graph: ir.Graph) -> None:
