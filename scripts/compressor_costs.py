@@ -131,6 +131,7 @@ def run(method: str, size: str, folder: Path) -> dict[str, Any]:
     frames, tokens, width = sizes_of(size)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
+    options.enable_mem_pattern = False  # as the package's own backend has it
     session = ort.InferenceSession(folder / f"{method}-{size}.onnx", options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     shapes = {value.name: value.shape for value in session.get_inputs()}

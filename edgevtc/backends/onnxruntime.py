@@ -72,6 +72,8 @@ class OnnxRuntimeBackend(Backend):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # From the second run on it would hold all of a graph's tensors in one block beside the arena of the first.
+        options.enable_mem_pattern = False
         options.add_session_config_entry("session.disable_prepacking", str(int(not prepack)))
         # From bytes with a folder for the data: by path, ONNX Runtime refuses data outside the graph's own folder.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(root.resolve()))
