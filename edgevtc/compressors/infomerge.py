@@ -53,6 +53,7 @@ class InfoMerge(Compressor):
             if self.num_anchors <= math.ceil(frames / interval) * self.others_per_frame
         ]
         self.anchor_interval = fits[-1]
+        self.merges_original = self.config["dtm_features"] == "original"
         # Nothing repeats in a single frame.
         self.num_static = math.floor(self.config["static_share"] * size + ROUNDING) if frames > 1 else 0
 
@@ -76,9 +77,8 @@ class InfoMerge(Compressor):
         nearest = torch.full((frames * size,), -1, dtype=torch.int32, device=x.device)
         if self.num_anchors:
             budgets = self._budgets(x, segments)
-            anchors, nearest, extra["merge"] = self._merge(
-                self._merged_from(extra, x), segments, static, salient, budgets
-            )
+            tokens = x if self.merges_original else _replaced(extra, x)
+            anchors, nearest, extra["merge"] = self._merge(tokens, segments, static, salient, budgets)
             kept = salient | anchors
         return self._slots(kept.reshape(-1), salient.reshape(-1), nearest, extra, segments)
 
@@ -86,11 +86,12 @@ class InfoMerge(Compressor):
         dim = x.shape[-1]
         if self.budget == self.num_frames * self.tokens_per_frame:
             return x.reshape(self.budget, dim)
-        rows = []
+        replaced, rows = _replaced(plan.extra, x), []
         if self.num_salient:
-            rows.append(_replaced(plan.extra, x).reshape(-1, dim).index_select(0, plan.extra["salient"]))
+            rows.append(replaced.reshape(-1, dim).index_select(0, plan.extra["salient"]))
         if self.num_anchors:
-            rows.append(plan.extra["merge"].to(x.dtype) @ self._merged_from(plan.extra, x).reshape(-1, dim))
+            tokens = x if self.merges_original else replaced
+            rows.append(plan.extra["merge"].to(x.dtype) @ tokens.reshape(-1, dim))
         return torch.cat(rows).index_select(0, plan.extra["order"])
 
     def _static(self, x: Tensor, segments: Segments) -> Tensor | None:
@@ -103,10 +104,6 @@ class InfoMerge(Compressor):
         static = stable_rank(temporal_feature_dynamics(x, segments), descending=False) < self.num_static
         # Products may round a segment's frames apart; its positions have to be the same ones.
         return static.index_select(0, segments.first.to(torch.int32))
-
-    def _merged_from(self, extra: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """What anchors are chosen and merged from, like x [T, N, D]."""
-        return x if self.config["dtm_features"] == "original" else _replaced(extra, x)
 
     def _salient(self, saliency: Tensor, segments: Segments, static: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """[T, N] bool salient tokens; [T, N] bool static positions taken so far, None where there are none."""
