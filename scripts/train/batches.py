@@ -7,21 +7,25 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from footage import footage
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from edgevtc.eval.world import SPLITS, Sample, World
 from edgevtc.eval.world_phrases import PROMPTS
 from edgevtc.eval.world_questions import Question
-from edgevtc.eval.world_scene import Kind
+from edgevtc.eval.world_scene import Kind, Scene
 from edgevtc.eval.world_words import ANSWER, EOS, QUESTION, encode
 
 #: Samples of a batch, and questions asked of each.
 SIZES = {"crowd": 48, "image": 32, "clip": 16, "video": 8}
 QUESTIONS = {"crowd": 0, "image": 24, "clip": 14, "video": 26}
 _ANSWER = 3
+#: Share of the samples seen as a file's reader sees them, not as they are drawn.
+FILED = 0.7
 #: Types of two steps that few scenes allow, and the share of videos made for one of them.
-SELDOM, SELDOM_SHARE = ("beside", "between", "fastest", "left"), 0.5
+SELDOM, SELDOM_SHARE = ("beside", "between", "fastest", "left"), 0.4
 
 
 @dataclass
@@ -84,7 +88,12 @@ def draw(world: World, kind: Kind, rng: np.random.Generator) -> Sample:
     while True:
         sample = world.sample(kind, QUESTIONS[kind], render=False)
         if wanted is None or any(question.type == wanted for question in sample.questions):
-            return replace(sample, frames=world.renderer.frames(sample.scene))
+            return replace(sample, frames=shown(world, sample.scene, rng))
+
+
+def shown(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Frames [T, 96, 96, 3] of a scene: most as a reader of a file of it sees them, the others as drawn."""
+    return footage(scene, world.renderer, rng) if rng.random() < FILED else world.renderer.frames(scene)
 
 
 class Batches(IterableDataset):

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from batches import SIZES, Batch, Batches, collate
+from batches import SIZES, Batch, Batches, collate, shown
 from heads import Heads
 from network import build, load_heads, save_folder, warm_start
 from packing import answer_logits, exact, see
@@ -159,8 +159,9 @@ class Monitor:
     """Accuracy on a few dev videos, while training."""
 
     def __init__(self, videos: int) -> None:
-        world = World("dev", 0)
-        samples = [world.sample(limit=24) for _ in range(videos)]
+        world, rng = World("dev", 0), np.random.default_rng(0)
+        samples = [world.sample(limit=24, render=False) for _ in range(videos)]
+        samples = [replace(sample, frames=shown(world, sample.scene, rng)) for sample in samples]
         self._batches = [collate("video", samples[i : i + 10]) for i in range(0, videos, 10)]
 
     @torch.no_grad()

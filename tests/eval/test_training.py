@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "train"))
 
 import batches
 import domain
+import footage
 import network
 import packing
 import reduction
@@ -61,6 +63,18 @@ def test_packed_questions_get_the_logits_of_transformers(model: LlavaOnevisionFo
     tower = model.model.vision_tower(pixels.flatten(0, 1))
     torch.testing.assert_close(pooled[0], tower.pooler_output, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(attention.sum(-1), torch.ones(1, 4), atol=1e-5, rtol=1e-5)
+
+
+def test_footage_shows_the_scene_at_its_ticks_less_what_the_file_cost():
+    world, rng = World("dev", 4, textures=2), np.random.default_rng(0)
+    for kind, ticks in (("video", 16), ("clip", 4), ("image", 1)):
+        scene = world.sample(kind, 4, render=False).scene
+        seen, drawn = footage.footage(scene, world.renderer, rng), world.renderer.frames(scene)
+        assert seen.shape == drawn.shape == (ticks, 96, 96, 3)
+        assert seen.dtype == np.uint8
+        lost = np.abs(seen.astype(int) - drawn)
+        assert 0 < lost.mean() < 12  # sensor noise and edges; a frame of another tick or upside down is farther off
+        assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(seen))
 
 
 @torch.no_grad()
