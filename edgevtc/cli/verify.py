@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from edgevtc.backends import BACKENDS
+from edgevtc.backends import BACKENDS, create_backend
 from edgevtc.cli.command import Command, add_json_argument, print_json, status
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ class Verify(Command):
         """Declare the command's arguments."""
         parser.add_argument("bundle", nargs="?", metavar="BUNDLE", help="bundle folder (default: the embedded one)")
         parser.add_argument("--device", default="cpu", metavar="NAME", help="where graphs run (default: cpu)")
+        known = ", ".join(BACKENDS)
         parser.add_argument(
-            "--backend", choices=BACKENDS, default=BACKENDS[0], help=f"what runs them (default: {BACKENDS[0]})"
+            "--backend", default="onnxruntime", metavar="NAME", help=f"what runs them: {known} (default: onnxruntime)"
         )
         parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all this process may use)")
         add_json_argument(parser)
@@ -42,7 +43,7 @@ class Verify(Command):
         console = status()
         with console.status("hashing files") as spinner:
             bundle = Bundle(args.bundle, rehash=True)
-            verifier = Verifier(bundle, args.device, args.threads)
+            verifier = Verifier(bundle, create_backend(args.device, args.threads, args.backend))
             checks = list(verifier.run(spinner.update))
         failed = [check for check in checks if check.status == "FAILED"]
         if args.json:

@@ -4,13 +4,17 @@ import json
 import os
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from measure_bundle import BUDGET, METHOD, sign
 
+from edgevtc.backends import BACKENDS
+from edgevtc.backends.onnxruntime import OnnxRuntimeBackend
 from edgevtc.bundle import Bundle
 from edgevtc.cli import main
 from edgevtc.errors import BundleError
@@ -222,13 +226,25 @@ def test_missing_references_are_named(bundle_copy, capsys):
     assert "references.npz is missing" in capsys.readouterr().err
 
 
-def test_an_unknown_device_is_refused(pristine, tmp_path, capsys):
+def test_an_unknown_device_or_backend_is_refused(pristine, tmp_path, capsys):
     folder = shutil.copytree(pristine, tmp_path / "bundle")
     assert main(["verify", str(folder), "--device", "abacus"]) == 1
     assert "one of: cpu" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        main(["verify", str(folder), "--backend", "abacus"])
-    assert "invalid choice: 'abacus' (choose from" in capsys.readouterr().err
+    assert main(["verify", str(folder), "--backend", "abacus"]) == 1
+    assert "unknown backend 'abacus': one of: onnxruntime" in capsys.readouterr().err
+
+
+def test_the_backend_that_was_asked_for_runs_the_graphs(pristine, tmp_path, monkeypatch, capsys):
+    class Abacus(OnnxRuntimeBackend):
+        def __init__(self, device, threads):
+            super().__init__(device, threads)
+            self.runtime = "abacus 1.0"
+
+    monkeypatch.setitem(BACKENDS, "abacus", "Abacus")
+    monkeypatch.setitem(sys.modules, "edgevtc.backends.abacus", SimpleNamespace(Abacus=Abacus))
+    folder = shutil.copytree(pristine, tmp_path / "bundle")
+    assert main(["verify", str(folder), "--backend", "abacus", "--threads", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runtime"] == "abacus 1.0"
 
 
 @pytest.mark.parametrize(
