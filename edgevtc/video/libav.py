@@ -34,6 +34,8 @@ READ_TIMEOUT_S = 15.0
 #: Damaged packets in a row after which the rest of the file is given up.
 MAX_DAMAGED_IN_A_ROW = 1000
 ATTACHED_PICTURE = 0x0400
+#: Tags in another encoding than UTF-8 are no reason to refuse a file; PyAV 19 reads them, and has no such argument.
+TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 #: Decoders that are not named as their codec is.
 CODEC_OF_DECODER = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
 
@@ -71,7 +73,7 @@ class VideoFile:
                 os.path.abspath(self.path),
                 # Not `options`: before PyAV 17 those overrun memory in containers without a header, such as MPEG-PS.
                 container_options=options,
-                metadata_errors="replace",
+                **TAGS,
                 timeout=(READ_TIMEOUT_S, READ_TIMEOUT_S),
             )
         except (av.FFmpegError, ValueError) as error:

@@ -205,3 +205,13 @@ def test_endless_packets_are_given_up_in_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "MAX_SCANNED_PACKETS", 20)
     with pytest.raises(VideoError, match="more than 20 packets"):
         probe(path)
+
+
+def test_a_tag_that_is_no_utf8_is_no_reason_to_refuse_a_file(clips):
+    path = write_clip(clips / "tagged.mp4", 10)
+    content, muxer = path.read_bytes(), b"Lavf"
+    assert content.count(muxer) == 1
+    path.write_bytes(content.replace(muxer, b"\xe9" * len(muxer)))
+    with FrameSampler(path, 2) as sampler:
+        assert [number_shown(frame.image) for frame in sampler] == [0, 9]
+        assert sampler.warnings == []
