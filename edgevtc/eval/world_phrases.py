@@ -162,4 +162,4 @@ CHANCE = {
     "absent": 0.0,
 }
 #: Short training prompts, never examined: they make the model say of each object what questions ask of few.
-PROMPTS = ("caption", "changed", "before", "measure", "near", "glyph", "gone", "earlier", "faster")
+PROMPTS = ("caption", "changed", "before", "measure", "near", "glyph", "gone", "earlier", "faster", "position")

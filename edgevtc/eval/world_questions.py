@@ -264,6 +264,7 @@ class QuestionMaker:
             if len(scene.flashes) == 1:
                 yield from self._near(scene, np.arange(scene.flashes[0].enters, scene.flashes[0].leaves))
             yield from self._compared(scene)
+            yield from self._last_seen(scene)
         if scene.sign:
             yield Question("glyph", "sign", DIGITS[scene.sign.digit])
 
@@ -285,6 +286,13 @@ class QuestionMaker:
                     yield Question("earlier", f"{pair} moved first", COLORS[min(a, b, key=_onset).color])
                 if a is not b and max(a.speed, b.speed) >= 1.4 * min(a.speed, b.speed):
                     yield Question("faster", f"{pair} fastest", COLORS[max(a, b, key=_speed).color])
+
+    def _last_seen(self, scene: Scene) -> Iterator[Question]:
+        """Where each thing was last seen that crossed a middle line and left: no frame but that one tells."""
+        for thing in scene.things:
+            first, last = (_quadrant(*at) for at in thing.at(np.array([thing.enters, thing.leaves - 1])))
+            if thing.new_color is None and thing.leaves < scene.ticks and last is not None and last != first:
+                yield Question("position", f"{COLORS[thing.color]} position", last)
 
 
 def _onset(thing: Thing) -> int:
