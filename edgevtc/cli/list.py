@@ -23,8 +23,10 @@ class List(Command):
     `edgevtc export` knows by name, devices the profiles of where a bundle runs; a .toml file of your own serves
     wherever one of their names does.
 
-    A method's cost is measured for 32 frames of 196 tokens, 896 wide, at a retention ratio of 0.15: processor time on
-    one thread, and multiply-accumulates.
+    All methods need the visual tokens; some also need what the encoder says of them. A method's cost is measured for
+    32 frames of 196 tokens, 896 wide, at a retention ratio of 0.15: milliseconds of processor time on one thread, and
+    10⁹ multiply-accumulates (GMAC). Positions are those RoPE gives to kept tokens where a recipe does not choose: their
+    own (original), or 0, 1, 2, … (contiguous).
     """
 
     name = "list"
@@ -40,53 +42,81 @@ class List(Command):
         if args.json:
             print_json(rows)
             return 0
-        from edgevtc.cli.tables import print_table
-
-        columns = COLUMNS[args.what]
-        print_table(list(columns), ([cell(row[key]) for key in columns.values()] for row in rows), NUMBERS)
-        parameters = [
-            (row["name"], name, parameter["default"], parameter["doc"])
-            for row in rows
-            for name, parameter in (row.get("parameters") or {}).items()
-        ]
-        if parameters:
+        for index, columns in enumerate(TABLES[args.what]):
+            if index:
+                print()
+            show(columns, list(map(flat, rows)) if args.what == "methods" else rows)
+        if args.what == "methods":
             print()
-            print_table(("method", "parameter", "default", "meaning"), parameters)
+            show(
+                PARAMETERS,
+                [
+                    {"method": row["name"], "parameter": name, **parameter}
+                    for row in rows
+                    for name, parameter in (row["parameters"] or {}).items()
+                ],
+            )
         return 0
 
 
-#: What is listed → headings and the keys whose values stand below them.
-COLUMNS = {
-    "methods": {
-        "name": "name",
-        "needs": "needs",
-        "positions": "positions",
-        "cost": "cost",
-        "source": "source",
-        "summary": "summary",
-        "paper": "paper",
-    },
-    "models": {
-        "name": "name",
-        "frames": "num_frames",
-        "methods": "methods",
-        "retention": "retention_ratios",
-        "weights": "weight_formats",
-        "licence": "licence",
-        "source": "source",
-    },
-    "devices": {
-        "name": "name",
-        "tool": "tool",
-        "GPU": "compute_capability",
-        "GB": "memory_gb",
-        "GB/s": "bandwidth_gb_s",
-        "Python": "python",
-        "description": "description",
-    },
+#: What is listed → its tables: headings and the keys whose values stand below them. Methods have two, for one row of
+#: everything is a column of syllables on a terminal of 80.
+TABLES: dict[str, tuple[dict[str, str], ...]] = {
+    "methods": (
+        {"name": "name", "source": "source", "what it does": "summary"},
+        {
+            "name": "name",
+            "also needs": "also_needs",
+            "positions": "positions",
+            "ms": "ms",
+            "GMAC": "gmac",
+            "paper": "paper",
+        },
+    ),
+    "models": (
+        {
+            "name": "name",
+            "frames": "num_frames",
+            "methods": "methods",
+            "retention": "retention_ratios",
+            "weights": "weight_formats",
+            "licence": "licence",
+            "source": "source",
+        },
+    ),
+    "devices": (
+        {
+            "name": "name",
+            "tool": "tool",
+            "GPU": "compute_capability",
+            "GB": "memory_gb",
+            "GB/s": "bandwidth_gb_s",
+            "Python": "python",
+            "description": "description",
+        },
+    ),
 }
+PARAMETERS = {"method": "method", "parameter": "parameter", "default": "default", "meaning": "doc"}
 BUILT_IN = "built-in"
-NUMBERS = ("frames", "GPU", "GB", "GB/s")
+NUMBERS = ("frames", "GPU", "GB", "GB/s", "ms", "GMAC")
+
+
+def show(columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    """One table: headings, and each row's values under these keys."""
+    from edgevtc.cli.tables import print_table
+
+    print_table(list(columns), ([cell(row[key]) for key in columns.values()] for row in rows), NUMBERS)
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A method's row for the table: what all need left out, and the numbers of its cost apart."""
+    cost = row["cost"] or {}
+    return {
+        **row,
+        "also_needs": [name for name in row["needs"] or () if name != "frame_tokens"],
+        "ms": f"{1e3 * cost['cpu_s']:.0f}" if cost else None,
+        "gmac": f"{cost['gmac']:.1f}" if cost else None,
+    }
 
 
 def methods() -> list[dict[str, Any]]:
@@ -144,10 +174,8 @@ def devices() -> list[dict[str, Any]]:
 
 def cell(value: Any) -> str:
     """A value in a table."""
-    if isinstance(value, dict):
-        return f"{1e3 * value['cpu_s']:.0f} ms, {value['gmac']:.1f} GMAC"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
+        return ", ".join(map(str, value)) or "-"
     if isinstance(value, float):
         return f"{value:g}"
     return "-" if value in (None, "") else str(value)

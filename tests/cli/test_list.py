@@ -98,6 +98,18 @@ def test_a_terminal_gets_lines_that_fit(capsys: pytest.CaptureFixture[str], monk
     assert max(map(len, capsys.readouterr().out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines())) <= 90
 
 
+def test_no_word_of_the_methods_is_cut_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["list", "methods"]) == 0
+    words = capsys.readouterr().out.split()
+    for spec in builtin_methods().values():
+        assert {*spec.summary.split(), *spec.paper.split(), spec.positions} <= set(words)
+
+
 def test_what_can_be_listed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["list", "engines"])
