@@ -93,3 +93,13 @@ class Answer:
     tokens_per_s: float = 0.0
     unknown_words: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def declined(self) -> str:
+        """Why the model was not asked about the clip; "" where it was."""
+        if self.finish_reason != "foreign":
+            return ""
+        return (
+            f"this clip is unlike all that the model was trained on (distance {self.domain_distance:.0f}, "
+            f"limit {self.domain_limit:.0f}), so it was not asked"
+        )

@@ -122,3 +122,12 @@ def test_the_command_says_why_and_how_to_ask_all_the_same(noise: Path, capsys: p
     out, err = capsys.readouterr()
     assert out.strip() != "cannot tell"
     assert "unlike" not in err
+
+
+def test_a_picture_with_a_question_says_why(noise: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    page = tmp_path / "noise.html"
+    assert main(["view", str(noise), "--question", "what color is the circle", "-o", str(page)]) == 0
+    assert capsys.readouterr().err.count("unlike all that the model was trained on") == 1
+    text = page.read_text("utf-8")
+    assert "cannot tell" in text
+    assert text.count("unlike all that the model was trained on") == 1

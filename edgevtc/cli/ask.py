@@ -111,13 +111,8 @@ def report(runner: Runner, answer: Answer, first: bool) -> None:
     console = status()
     for warning in answer.warnings if first else ():
         console.print(f"warning: {warning}", style="yellow", markup=False)
-    if first and answer.finish_reason == "foreign":
-        console.print(
-            f"warning: this clip is unlike all that the model was trained on (distance {answer.domain_distance:.0f}, "
-            f"limit {answer.domain_limit:.0f}), so it was not asked: --guess asks it all the same",
-            style="yellow",
-            markup=False,
-        )
+    if first and answer.declined:
+        console.print(f"warning: {answer.declined}: --guess asks it all the same", style="yellow", markup=False)
     if answer.unknown_words:
         words = ", ".join(answer.unknown_words)
         console.print(f"warning: this model does not know: {words}", style="yellow", markup=False)

@@ -71,7 +71,7 @@ def view_video(
     with FrameSampler(source, manifest.vision.num_frames, fps=fps, start_s=start_s, end_s=end_s) as sampler:
         size = (manifest.vision.image_height, manifest.vision.image_width)
         encoded = vision.encode(both_sizes(sampler, size, manifest.vision.resample, shown))
-    panels = []
+    panels, declined = [], ""
     for entry in entries:
         answer = ""
         if runner is None or question is None:
@@ -79,7 +79,8 @@ def view_video(
         else:
             runner.method = entry
             session = VideoSession(runner, encoded, time.perf_counter(), [])
-            tokens, answer = session.visual, session.ask(question).answer
+            asked = session.ask(question)
+            tokens, answer, declined = session.visual, asked.answer, asked.declined
         panels.append(
             Panel(
                 entry.name,
@@ -100,7 +101,7 @@ def view_video(
         times_s=encoded.times_s.tolist(),
         panels=panels,
         question=question or "",
-        warnings=tuple(sampler.warnings),
+        warnings=(*sampler.warnings, *([declined] if declined else [])),
     )
 
 

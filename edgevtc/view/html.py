@@ -37,7 +37,7 @@ def render_html(scene: Scene) -> bytes:
         tallest=max(max(panel.kept_per_frame) for panel in scene.panels),
         data={
             "grid": scene.grid,
-            "times_s": scene.times_s,
+            "times_s": [f"{time_s:.2f}" for time_s in scene.times_s],
             "panels": [
                 {
                     "method": panel.method,

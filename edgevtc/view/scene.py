@@ -97,7 +97,7 @@ class Scene:
         times_s: [T] seconds.
         panels: One or more methods.
         question: What was asked, or "".
-        warnings: What the reader had to say about the video.
+        warnings: What the reader had to say about the video, and why the model was not asked about it.
     """
 
     video: str

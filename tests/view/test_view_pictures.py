@@ -99,7 +99,7 @@ def test_every_token_is_drawn_once():
 
 def test_counts_stand_in_the_text():
     text = " ".join(page_of(scene_of()).texts["p"])
-    assert "3 of 12 tokens (25.0 %), 2 of them merged; 3 dropped; positions original" in text
+    assert "3 of 12 tokens (25.0\N{NO-BREAK SPACE}%), 2 of them merged; 3 dropped; positions original" in text
 
 
 def test_frames_are_in_the_page_as_they_were_sampled():
