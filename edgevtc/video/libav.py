@@ -135,7 +135,9 @@ class VideoFile:
         if self.stream.duration:
             return (self.stream.start_time or 0) + self.stream.duration
         if self._container.duration:
-            return int(((self._container.start_time or 0) + self._container.duration) / (av.time_base * self.tick))
+            # Matroska's reaches from zero to the end, wherever the first frame is.
+            start = 0 if "matroska" in self.container else self._container.start_time or 0
+            return int((start + self._container.duration) / (av.time_base * self.tick))
         return None
 
     @property
