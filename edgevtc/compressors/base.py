@@ -13,7 +13,7 @@ from edgevtc.compressors.blocks.ranking import histogram
 from edgevtc.errors import ConfigError
 from edgevtc.methods import MethodSpec
 
-__all__ = ["Compressor", "Features", "Plan", "without_damage"]
+__all__ = ["Compressor", "Features", "Plan", "is_sound", "without_damage"]
 
 #: Larger magnitudes count as damaged: they would overflow fp16 further on.
 LARGEST_TOKEN_VALUE = 6e4
@@ -143,11 +143,14 @@ class Compressor(nn.Module, ABC):
         return Features(**named)
 
 
-def without_damage(value: Tensor) -> Tensor:
-    """Vectors [..., D]; zeros in place of those that hold NaN, Inf or a number beyond ±6e4."""
+def is_sound(value: Tensor) -> Tensor:
+    """[...] bool for vectors [..., D]; false for those that hold NaN, Inf or a number beyond ±6e4."""
     # Three readings of the values cost less than a mask as large as they are. A back end's maximum may pass over a
     # NaN, its sum never does.
-    largest, least = value.amax(-1, keepdim=True), value.amin(-1, keepdim=True)
-    is_finite = value.sum(-1, keepdim=True, dtype=torch.float32).abs() < torch.finfo(torch.float32).max
-    sound = is_finite & (largest <= LARGEST_TOKEN_VALUE) & (least >= -LARGEST_TOKEN_VALUE)
-    return torch.where(sound, value, 0.0)
+    is_finite = value.sum(-1, dtype=torch.float32).abs() < torch.finfo(torch.float32).max
+    return is_finite & (value.amax(-1) <= LARGEST_TOKEN_VALUE) & (value.amin(-1) >= -LARGEST_TOKEN_VALUE)
+
+
+def without_damage(value: Tensor) -> Tensor:
+    """Vectors [..., D]; zeros in place of those that are not sound."""
+    return torch.where(is_sound(value)[..., None], value, 0.0)

@@ -79,7 +79,7 @@ class FastVID(Compressor):
         """The plan for given salient tokens [T, N] bool and anchors of each frame [T]; x [T, N, D] float32."""
         pool, total = ~salient, self.num_anchors
         neighbours = min(self.config["neighbours"], self.others_per_frame)
-        _, score = density_peaks(squared_distances(x), pool, neighbours)
+        _, score = density_peaks(squared_distances(x, pool), pool, neighbours)
         anchors = pick_anchors(score, pool, counts, segments)
         index, nearest, absorbs = nearest_anchors(
             x, anchors, pool, segments, total, "anchor_frame", self.config["members"]

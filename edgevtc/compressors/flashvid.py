@@ -186,7 +186,7 @@ class FlashVID(Compressor):
         """
         by_members = self.config["tree_divisor"] == "members"
         divisor = (trees.members.clamp_min(1) if by_members else 1 + trees.children).reshape(roots.shape)
-        distance2 = squared_distances(trees.sums(x) / divisor[..., None])
+        distance2 = squared_distances(trees.sums(x) / divisor[..., None], roots)
         _, score = density_peaks(distance2, roots, self.config["neighbours"], counts)
         chosen = roots & (stable_rank(score) < counts[:, None])
         label = assign_to_centres(distance2, chosen, roots)

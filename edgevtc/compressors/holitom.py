@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgevtc.compressors.base import LARGEST_TOKEN_VALUE, Compressor, Features, Plan, without_damage
+from edgevtc.compressors.base import LARGEST_TOKEN_VALUE, Compressor, Features, Plan, is_sound
 from edgevtc.compressors.blocks.apportion import apportion
-from edgevtc.compressors.blocks.density import FAR, assign_to_centres, density_peaks, squared_distances
+from edgevtc.compressors.blocks.density import assign_to_centres, density_peaks, squared_distances
 from edgevtc.compressors.blocks.frames import frame_products, squared_lengths
 from edgevtc.compressors.blocks.merging import cluster_sums, merge_weights
 from edgevtc.compressors.blocks.ranking import compact, largest_of_row, prefix_count, stable_rank, top_mask
@@ -81,22 +81,28 @@ class HoliTom(Compressor):
 
     def apply(self, plan: Plan, x: Tensor) -> Tensor:  # type: ignore[override]
         tokens = x.reshape(-1, x.shape[-1]).index_select(0, plan.positions)
-        if self.passes_over_damage:
-            tokens = without_damage(tokens)
         if "label" not in plan.extra:
             return tokens
+        # Rows are chosen by number: a selection between two tables takes more passes over them.
+        table = torch.cat([tokens, self._merged(plan, x), torch.zeros_like(tokens[:1])])
+        slot, is_merged = torch.arange(self.budget, dtype=torch.int32, device=x.device), plan.extra["is_merged"]
+        row = torch.where(is_merged, self.budget + slot, slot)
+        if self.passes_over_damage:
+            row = torch.where(is_merged | is_sound(tokens), row, 2 * self.budget)
+        return table.index_select(0, row)
+
+    def _merged(self, plan: Plan, x: Tensor) -> Tensor:
+        """[B, D] merged token of each slot that is a cluster's; others have no meaning."""
         group, position = plan.extra["group"], plan.positions % self.tokens_per_frame
         label, weight = plan.extra["label"], plan.extra["token_weight"]
         parts = self._laid_out(plan.extra.get("group_weights"), x)
         if len(parts) == 1:
-            merged = cluster_sums(parts[0], label, weight, group, position)
-        else:
-            mixed, clip = parts
-            count = len(mixed)
-            of_mixed = cluster_sums(mixed, label[:count], weight[:count], group.clamp_max(count - 1), position)
-            of_clip = cluster_sums(clip, label[count:], weight[count:], (group - count).clamp_min(0), position)
-            merged = torch.where((group >= count)[:, None], of_clip, of_mixed)
-        return torch.where(plan.extra["is_merged"][:, None], merged, tokens)
+            return cluster_sums(parts[0], label, weight, group, position)
+        mixed, clip = parts
+        count = len(mixed)
+        of_mixed = cluster_sums(mixed, label[:count], weight[:count], group.clamp_max(count - 1), position)
+        of_clip = cluster_sums(clip, label[count:], weight[count:], (group - count).clamp_min(0), position)
+        return torch.where((group >= count)[:, None], of_clip, of_mixed)
 
     def segment(self, x: Tensor) -> tuple[Segments, Tensor]:
         """The windows of x [T, N, D] and the static positions [T, N] bool, the same on all frames of a window."""
@@ -142,13 +148,14 @@ class HoliTom(Compressor):
             positions, slot = self._slots(kept, torch.zeros_like(kept))
             return Plan(positions, slot, segments=segments.number)
 
-        # No copy of the clip is made only to have it beside the mixtures.
-        distances = [squared_distances(part) for part in self._laid_out(groups.weights, x)]
+        # No copy of the clip is made only to have it beside the mixtures. What a damaged token has spoilt is never
+        # valid; here ends what it does to others.
+        parts = self._laid_out(groups.weights, x)
+        valid = groups.valid.split([len(part) for part in parts])
+        distances = [squared_distances(*part) for part in zip(parts, valid, strict=True)]
         distance2 = torch.cat(distances) if len(distances) > 1 else distances[0]
-        # What a damaged token has spoilt is never valid; here ends what it does to others.
-        distance2 = torch.where(groups.valid[:, None, :], distance2, FAR)
         bound = groups.clusters if self.neighbours_within_clusters else None
-        _, score = density_peaks(distance2, groups.valid, self.config["neighbours"], bound)
+        _, score = density_peaks(distance2, groups.valid, self.config["neighbours"], bound, farthest=False)
         chosen = groups.valid & largest_of_row(score, groups.clusters)
         label = assign_to_centres(distance2, chosen, groups.valid)
         centre = groups.origin.T @ chosen.to(torch.float32) > 0

@@ -137,7 +137,7 @@ class InfoMerge(Compressor):
         """DTM: anchors [T, N] bool, the nearest one of each token [T·N] int32, the merge matrix [B, T·N]."""
         config, pool = self.config, ~salient
         neighbours = min(config["neighbours"], self.others_per_frame)
-        _, score = density_peaks(squared_distances(tokens), pool, neighbours)
+        _, score = density_peaks(squared_distances(tokens, pool), pool, neighbours)
         counts = anchors_per_frame(budgets, segments, self.anchor_interval)
         anchors = pick_anchors(score, pool, counts, segments, static)
         index, nearest, absorbs = nearest_anchors(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevtc.compressors.blocks.apportion import apportion
-from edgevtc.compressors.blocks.density import assign_to_centres, density_peaks, squared_distances
+from edgevtc.compressors.blocks.density import FAR, assign_to_centres, density_peaks, squared_distances
 from edgevtc.compressors.blocks.frames import frame_products
 from edgevtc.compressors.blocks.merging import cluster_sums, merge_weights
 from edgevtc.compressors.blocks.ranking import (
@@ -127,6 +127,21 @@ def test_apportion_is_the_largest_remainder_method(sizes, data):
     assert all(abs(share - quota) < 1 for share, quota in zip(ours, quotas, strict=True))
 
 
+@pytest.mark.parametrize("size", [7, 100, 169, 196, 250])
+def test_distances_in_tiles(size):
+    x = torch.randn(3, size, 6, generator=torch.Generator().manual_seed(size))
+    valid = torch.rand(3, size, generator=torch.Generator().manual_seed(1)) < 0.7
+    expected = torch.cdist(x.double(), x.double()).square() / 6
+    every = squared_distances(x)
+    torch.testing.assert_close(every.double(), expected, rtol=1e-5, atol=1e-5)
+    damaged = torch.where(valid[..., None], x, float("nan"))
+    for g, distance2 in enumerate(squared_distances(damaged, valid)):
+        among = distance2[valid[g]][:, valid[g]]
+        torch.testing.assert_close(among.double(), expected[g][valid[g]][:, valid[g]], rtol=1e-5, atol=1e-5)
+        assert (among == among.T).all() and (among.diagonal() == 0).all()
+        assert (distance2[valid[g]][:, ~valid[g]] >= FAR).all()
+
+
 def plain_density_peaks(x, neighbours, clusters):
     """DPC-KNN on a list of tokens, float64: densities, scores, centres, centre of each."""
     distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") / x.shape[1] ** 0.5
@@ -147,9 +162,11 @@ def test_masked_density_peaks_equal_those_of_the_valid_tokens_alone(seed):
     x = torch.randn(3, 20, 6, generator=generator)
     valid = torch.rand(3, 20, generator=generator) < 0.7
     clusters = torch.tensor([2.0, 5.0, 3.0])
-    distance2 = squared_distances(x)
+    distance2 = squared_distances(x, valid)
     density, score = density_peaks(distance2, valid, 4, clusters)
     centres = valid & (stable_rank(score) < clusters[:, None])
+    near = density_peaks(distance2, valid, 4, clusters, farthest=False)[1]
+    assert (centres == (valid & (stable_rank(near) < clusters[:, None]))).all()
     label = assign_to_centres(distance2, centres, valid)
     assert (density[~valid] == 0).all() and (score[~valid] == -1).all() and (label[~valid] == -1).all()
     for g in range(3):
@@ -163,9 +180,9 @@ def test_masked_density_peaks_equal_those_of_the_valid_tokens_alone(seed):
 
 
 def test_equal_tokens_tie_to_the_lower_index():
-    distance2 = squared_distances(torch.ones(1, 5, 4))
-    assert (distance2 == 0).all()
+    assert (squared_distances(torch.ones(1, 5, 4)) == 0).all()
     valid = torch.tensor([[False, True, True, True, True]])
+    distance2 = squared_distances(torch.ones(1, 5, 4), valid)
     _, score = density_peaks(distance2, valid, 2)
     centres = valid & (stable_rank(score) < 2)
     assert centres[0].tolist() == [False, True, True, False, False]

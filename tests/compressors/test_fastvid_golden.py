@@ -51,7 +51,7 @@ def test_salient_tokens(onevision):
 
 def test_density_and_score(onevision):
     salient = chosen(onevision, 0)
-    density, score = density_peaks(squared_distances(torch.from_numpy(onevision["tokens"])), ~salient, 4)
+    density, score = density_peaks(squared_distances(torch.from_numpy(onevision["tokens"]), ~salient), ~salient, 4)
     np.testing.assert_allclose(density[~salient], onevision["density"][~salient.numpy()], atol=1e-5)
     np.testing.assert_allclose(score[~salient], onevision["density_score"][~salient.numpy()], atol=1e-4)
 
@@ -103,7 +103,7 @@ def chosen(golden, kind: int) -> torch.Tensor:
 
 
 def picked(golden, x, salient, segments):
-    _, score = density_peaks(squared_distances(x), ~salient, int(golden["knn"]))
+    _, score = density_peaks(squared_distances(x, ~salient), ~salient, int(golden["knn"]))
     return pick_anchors(score, ~salient, torch.from_numpy(golden["anchor_count"]).float(), segments)
 
 

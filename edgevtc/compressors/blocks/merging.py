@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgevtc.compressors.blocks.ranking import histogram
+
 __all__ = ["cluster_sums", "merge_weights"]
 
 
@@ -23,8 +25,7 @@ def merge_weights(label: Tensor, centre_weight: float | None) -> Tensor:
     """
     size = label.shape[-1]
     token = torch.arange(size, dtype=torch.int32, device=label.device)
-    count = (label[..., None, :] == token[:, None]).sum(-1, dtype=torch.float32)
-    count = count.gather(-1, label.clamp_min(0).to(torch.int64))
+    count = histogram(label, size).to(torch.float32).gather(-1, label.clamp_min(0).to(torch.int64))
     share = 1 / count.clamp_min(1) if centre_weight is None else (1 - centre_weight) / (count - 1).clamp_min(1)
     if centre_weight is not None:
         share = torch.where(label == token, torch.where(count > 1, centre_weight, 1.0), share)
@@ -35,7 +36,7 @@ def cluster_sums(x: Tensor, label: Tensor, weight: Tensor, group: Tensor, cluste
     """Weighted sums over clusters: Σ weight·x over the tokens of a group that carry a label.
 
     A product with one-hot rows would cost N² multiplications a channel. Sorted by label, though, the rows are
-    a staircase: a tile of √N tokens touches at most √N labels, so each tile is summed by a √N×√N product, and
+    a staircase: a tile of w ≈ √(N/2) tokens touches at most w labels, so each tile is summed by a w×w product, and
     a cluster that runs on over further tiles adds the first sums of those.
 
     Args:
@@ -50,11 +51,12 @@ def cluster_sums(x: Tensor, label: Tensor, weight: Tensor, group: Tensor, cluste
         [B, D] in the dtype of x.
     """
     groups, size, dim = x.shape
-    width = max(2, math.isqrt(size - 1) + 1)
+    width = max(2, math.isqrt(size // 2))
     tiles = -(-size // width)
     spare = tiles * width - size
 
     token = torch.arange(size, dtype=torch.float32, device=x.device)
+    count = histogram(label, size).to(torch.float32)
     label = torch.where(label < 0, size, label).to(torch.float32)
     order = torch.topk(-(label * size + token), size).indices
     ordered_weight = functional.pad(weight.gather(1, order), (0, spare)).reshape(groups, tiles, width)
@@ -77,7 +79,7 @@ def cluster_sums(x: Tensor, label: Tensor, weight: Tensor, group: Tensor, cluste
     runs_on = ((head[:, None, :] == tail[:, :, None]) & later).to(x.dtype) @ sums[:, :, 0]
 
     # A cluster begins after the tokens of lower label.
-    before = (label[:, None, :] < token[:, None]).sum(-1, dtype=torch.float32).to(torch.int32)
+    before = (count @ torch.ones(size, size, device=x.device).triu(1)).to(torch.int32)
     begin = before.reshape(-1).index_select(0, group * size + cluster)
     tile = group * tiles + torch.div(begin, width, rounding_mode="floor")
     first = sums.reshape(-1, dim).index_select(

@@ -30,7 +30,7 @@ __all__ = [
 #: Largest k a TensorRT TopK layer takes.
 MAX_TOPK = 3840
 
-#: Row length in which a long vector is prefix-summed, and radix of the histogram.
+#: Row length in which a long vector is prefix-summed.
 BLOCK = 64
 
 
@@ -145,19 +145,21 @@ def compact_by_priority(priority: Tensor, budget: int) -> Tensor:
 
 
 def histogram(index: Tensor, size: int) -> Tensor:
-    """How often each of 0 … size−1 occurs.
+    """How often each of 0 … size−1 occurs along the last axis.
 
-    Two short one-hot codes, of the index's quotient and remainder, multiply to the table: M·(size/64 + 64)
-    comparisons instead of M·size.
+    Two short one-hot codes, of the index's quotient and remainder, multiply to the table: 2·M·√size comparisons
+    instead of M·size.
 
     Args:
-        index: [M] int32; entries that are negative are not counted.
+        index: [..., M] int32; entries that are negative are not counted.
         size: Length of the table.
 
     Returns:
-        [size] int32.
+        [..., size] int32.
     """
-    rows = -(-size // BLOCK)
-    quotient = torch.div(index, BLOCK, rounding_mode="floor")
-    table = one_hot(quotient, rows).T @ one_hot(index - quotient * BLOCK, BLOCK)
-    return table.reshape(-1)[:size].to(torch.int32)
+    radix = math.isqrt(size - 1) + 1
+    digit = torch.arange(radix, dtype=index.dtype, device=index.device)[:, None]
+    quotient = torch.div(index, radix, rounding_mode="floor")[..., None, :]
+    high = (quotient == digit[: -(-size // radix)]).to(torch.float32)
+    low = (index[..., None, :] - quotient * radix == digit).to(torch.float32)
+    return (high @ low.transpose(-1, -2)).flatten(-2)[..., :size].to(torch.int32)
