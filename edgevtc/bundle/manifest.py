@@ -237,7 +237,7 @@ class Manifest:
         for entry in entries:
             if entry.budget == budget:
                 return entry
-        have = choices(f"{entry.name} {entry.budget}" for entry in entries)
+        have = choices(sorted({entry.budget for entry in entries}, reverse=True))
         raise ConfigError(f"this bundle keeps no {budget} of {self.tokens_total} tokens{by(name)}: {have}")
 
     def to_json(self) -> str:

@@ -106,13 +106,30 @@ def questions(given: list[str]) -> Iterator[str]:
             yield line
 
 
+def calibrated(runner: Runner, method: str) -> bool:
+    """Whether auto has nothing to guess with a method: it was calibrated, or there is but one budget."""
+    from edgevtc.adaptive import by_budget
+
+    manifest = runner.bundle.manifest
+    return method in manifest.auto or len(by_budget(manifest, method)) == 1
+
+
 def report(runner: Runner, answer: Answer, first: bool) -> None:
     """What was kept, where the time went, and what did not apply, on stderr."""
+    from edgevtc.adaptive import DEFAULT_MARGIN
+
     console = status()
     for warning in answer.warnings if first else ():
         console.print(f"warning: {warning}", style="yellow", markup=False)
     if first and answer.declined:
         console.print(f"warning: {answer.declined}: --guess asks it all the same", style="yellow", markup=False)
+    if first and answer.margin == DEFAULT_MARGIN and not calibrated(runner, answer.method):
+        console.print(
+            f"warning: this bundle has no calibration of auto for {answer.method}: it tries all budgets of a token a "
+            f"frame or more, up to a margin of {DEFAULT_MARGIN:g} (--margin)",
+            style="yellow",
+            markup=False,
+        )
     if answer.unknown_words:
         words = ", ".join(answer.unknown_words)
         console.print(f"warning: this model does not know: {words}", style="yellow", markup=False)

@@ -124,8 +124,11 @@ def test_methods_are_chosen_by_name_and_budget():
     assert manifest.method() == manifest.methods[0]
     with pytest.raises(ConfigError, match="one of: none"):
         manifest.method("infomerg")
-    with pytest.raises(ConfigError, match="keeps no 7 of"):
+    budgets = ", ".join(str(entry.budget) for entry in manifest.methods if entry.name == "uniform")
+    with pytest.raises(ConfigError, match=f"keeps no 7 of 576 tokens by uniform: one of: {budgets}$"):
         manifest.method("uniform", 7)
+    with pytest.raises(ConfigError, match=f"keeps no 7 of 576 tokens: one of: 576, {budgets}$"):
+        manifest.method(budget=7)
 
 
 class TestWriter:

@@ -43,7 +43,9 @@ def test_json_has_the_documented_keys(edgevtc, samples, item):
 def test_a_budget_of_auto_says_what_it_tried(edgevtc, samples, item):
     ask = ["ask", samples / CLIP, item["question"], "--method", "uniform", "--budget", "auto"]
     code, out, err = edgevtc(*ask, "--margin", 0)
-    assert code == 0 and "kept 29 of 576" in err and "tried 29: margin" in err
+    assert code == 0 and "kept 29 of 576" in err and "tried 29: margin" in err and "calibration" not in err
+    assert edgevtc(*ask)[2].count("warning: this bundle has no calibration of auto for uniform") == 1
+    assert "calibration" not in edgevtc(*ask[:-3], "infomerge", "--budget", "auto")[2]
     code, out, _ = edgevtc(*ask, "--margin", 9, "--json")
     answer = json.loads(out)
     assert (code, answer["budgets_tried"], answer["margin"]) == (0, [29, 58, 86, 144], 9)
