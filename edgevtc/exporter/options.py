@@ -93,6 +93,13 @@ class ExportOptions:
             for value in values:
                 if value not in valid:
                     raise ConfigError(f"{what} {value!r} is not valid: {choices(valid)}")
+        for count, what in (
+            (self.num_frames, "frames of a clip"),
+            (self.frames_per_call, "frames of an encoder call"),
+            (self.max_positions, "positions"),
+        ):
+            if count is not None and count < 1:
+                raise ConfigError(f"{count} {what} is not valid: give 1 or more")
         if not self.methods or not self.retention_ratios or not self.weight_formats:
             raise ConfigError("an export needs at least one method, one retention ratio and one weight format")
         if unused := set(self.parameters) - set(self.methods):

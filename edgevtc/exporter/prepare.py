@@ -60,7 +60,7 @@ def prepare(checkpoint: Path, options: ExportOptions) -> Prepared:
     """Decide all that is to be decided; raises as :func:`plan_bundle` does."""
     clips = calibration_clips(checkpoint, options.calibrate) if options.encoder_format == "w8a8" else []
     model = open_model(checkpoint)
-    num_frames = options.num_frames or model.geometry.num_frames
+    num_frames = model.geometry.num_frames if options.num_frames is None else options.num_frames
     compressors = plan_compressors(model, num_frames, options)
     config = DecoderConfig.from_text_config(
         model.text_config, max_positions=options.max_positions or default_positions(model, num_frames)

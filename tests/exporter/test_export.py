@@ -166,6 +166,9 @@ def test_the_shipped_bundle_follows_its_recipe():
     [
         ({"methods": ("infomerg",)}, ConfigError, "unknown method 'infomerg': one of: none"),
         ({"retention_ratios": (0.0,)}, ConfigError, "retention ratio 0.0"),
+        ({"num_frames": 0}, ConfigError, "0 frames of a clip is not valid"),
+        ({"frames_per_call": -1}, ConfigError, "-1 frames of an encoder call is not valid"),
+        ({"max_positions": 0}, ConfigError, "0 positions is not valid"),
         ({"weight_formats": ("int2",)}, ConfigError, "'int2' is not valid: one of: fp32"),
         ({"positions": "odd"}, ConfigError, "one of: original, contiguous"),
         ({"parameters": {"holitom": {"tau": 1}}}, ConfigError, "holitom, which is not exported"),
