@@ -92,7 +92,7 @@ class Latency:
             raise ConfigError(
                 f"no first token within {seconds(limit_s)} here: {least.name} takes at least {in_reach}, "
                 f"with {least.budget} tokens ({spent} {seconds(before_s)}): "
-                "allow more, or use another method or bundle"
+                f"allow more, use another method or bundle, or, if it was busy when measured, delete {self.path}"
             )
         return fitting
 

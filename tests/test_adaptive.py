@@ -154,6 +154,8 @@ def test_reading_the_video_counts(times, tmp_path):
 def test_the_smallest_reachable_time_is_named(times, tmp_path):
     with pytest.raises(ConfigError, match=r"within 0.1 s here: uniform takes at least 220 s, with 12 tokens") as error:
         Runner(method=METHOD, ttft_s=0.1, cache_dir=tmp_path)
+    (path,) = tmp_path.rglob("*.json")
+    assert str(error.value).endswith(f"delete {path}")
     assert "\n" not in str(error.value)
 
 

@@ -102,7 +102,8 @@ class Journal:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.folder / RECORDS, "a+b")  # noqa: SIM115 - closed by close
         except OSError as error:
-            raise ConfigError(f"{self.folder} cannot be used ({(error.strerror or 'unknown').lower()})") from None
+            reason = (error.strerror or "unknown").lower()
+            raise ConfigError(f"{self.folder} cannot be used ({reason}): choose another folder") from None
         try:
             self._lock()
             found = read_arguments(path) if path.is_file() else None

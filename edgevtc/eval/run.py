@@ -55,7 +55,7 @@ class Evaluation:
         if self.split not in EVAL_SPLITS:
             raise ConfigError(f"there is no split {self.split!r} to examine on: {choices(EVAL_SPLITS)}")
         if self.videos < 2:
-            raise ConfigError(f"{self.videos} videos are too few for an interval: give 2 or more")
+            raise ConfigError(f"an interval needs 2 videos or more, and {self.videos} was given")
 
     def clips(self, folder: Path) -> Clips:
         """The clips of a run in a folder."""
