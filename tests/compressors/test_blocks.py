@@ -17,7 +17,11 @@ from edgevtc.compressors.blocks.ranking import (
     histogram,
     kth_largest,
     largest_of_row,
+    one_hot,
+    precedes,
+    prefix_count,
     stable_rank,
+    top_mask,
 )
 from edgevtc.compressors.blocks.segments import segments_from_cuts, segments_from_start
 from edgevtc.compressors.blocks.windows import best_windows, static_positions, still_positions, window_gains
@@ -34,6 +38,31 @@ tied = st.lists(st.integers(-3, 3), min_size=1, max_size=40).map(lambda v: torch
 def test_stable_rank(values, descending):
     order = torch.sort(values, descending=descending, stable=True).indices
     assert stable_rank(values, descending).long()[order].tolist() == list(range(len(values)))
+
+
+def test_precedes():
+    values = torch.tensor([1.0, 3.0, 1.0])
+    assert precedes(values).tolist() == [[False, True, False], [False, False, False], [True, True, False]]
+    upward = [[False, False, False], [True, False, True], [True, False, False]]
+    assert precedes(values, descending=False).tolist() == upward
+
+
+@quick
+@given(mask=st.lists(st.booleans(), min_size=1, max_size=200))
+def test_prefix_count(mask):
+    assert prefix_count(torch.tensor(mask)).tolist() == [sum(mask[: i + 1]) for i in range(len(mask))]
+
+
+def test_one_hot_of_an_index_out_of_range_is_zero():
+    index = torch.tensor([[2, -1], [0, 3]], dtype=torch.int32)
+    assert one_hot(index, 3).tolist() == [[[0, 0, 1], [0, 0, 0]], [[1, 0, 0], [0, 0, 0]]]
+
+
+@quick
+@given(values=tied, data=st.data())
+def test_top_mask(values, data):
+    budget = data.draw(st.integers(1, len(values)))
+    assert torch.equal(top_mask(values, budget), stable_rank(values) < budget)
 
 
 @quick

@@ -10,16 +10,13 @@ from torch import Tensor
 from edgevtc.compressors.blocks.ranking import compact, one_hot, stable_rank
 from edgevtc.compressors.blocks.segments import Segments
 
-__all__ = ["MEMBER_RULES", "MERGE_SCOPES", "anchors_per_frame", "merge_matrix", "nearest_anchors", "pick_anchors"]
-
-MergeScope = Literal["segment", "anchor_frame"]
-MemberRule = Literal["others", "all"]
+__all__ = ["anchors_per_frame", "merge_matrix", "nearest_anchors", "pick_anchors"]
 
 #: Among which anchors a token looks for the nearest: those of its segment, or of each anchor frame separately.
-MERGE_SCOPES: tuple[MergeScope, ...] = ("segment", "anchor_frame")
+MergeScope = Literal["segment", "anchor_frame"]
 
 #: Whether an anchor is one of its own members.
-MEMBER_RULES: tuple[MemberRule, ...] = ("others", "all")
+MemberRule = Literal["others", "all"]
 
 #: Below every cosine and every product of tokens.
 OUT_OF_REACH = -3e38
@@ -99,7 +96,7 @@ def nearest_anchors(
         pool: [T, N] bool tokens that may be absorbed, anchors included.
         segments: The partition of the T frames.
         total: Number of anchors.
-        scope: One of MERGE_SCOPES.
+        scope: `segment` has each token look among all anchors of its segment.
         members: `all` lets an anchor absorb itself, and in scope `anchor_frame` also those of its own frame.
 
     Returns:
