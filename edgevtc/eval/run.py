@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -166,6 +167,9 @@ _examiner: Examiner | None = None
 
 def start_worker(evaluation: Evaluation, folder: Path) -> None:
     """Remember what to measure, and end with the parent, however that ends."""
+    # Ctrl-C reaches every process of the terminal. As an exception it would end up in a clip's result, or in a process
+    # that the others and the parent then wait for.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     global _worker
     _worker = evaluation, folder
     parent = multiprocessing.parent_process()
