@@ -19,8 +19,9 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--device-side``: only what runs where torch is not installed."""
+    """``--device-side``: only what runs where torch is not installed; ``--every-size``: what takes long."""
     parser.addoption("--device-side", action="store_true", help="leave out the tests that need the export extra")
+    parser.addoption("--every-size", action="store_true", help="trace and run every method at the larger sizes as well")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

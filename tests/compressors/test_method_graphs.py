@@ -13,18 +13,24 @@ pytestmark = pytest.mark.export
 
 METHODS = sorted(builtin_methods())
 
-#: Tracing takes seconds, so at the larger size only one of each family: even, windowed, segmented, merged in a frame.
-ALSO_LARGE = ["uniform", "holitom", "infomerge", "visionzip"]
+#: Size → methods whose graphs are run at it. Tracing takes seconds, so at 896 channels only one of each family: even,
+#: windowed, segmented, merged in a frame. With --every-size it is all of them.
+METHODS_AT = {
+    "embedded": METHODS,
+    "onevision": ["uniform", "holitom", "infomerge", "visionzip"],
+    "onevision-7b": ["holitom", "infomerge"],
+}
 
 KINDS = ["scenes", "noise", "identical", "zero", "flat", "damaged"]
 
 
-@pytest.mark.parametrize(
-    ("method", "size"),
-    [(method, "embedded") for method in METHODS]
-    + [(method, "onevision") for method in ALSO_LARGE]
-    + [(method, "onevision-7b") for method in ("infomerge", "holitom")],
-)
+def pytest_generate_tests(metafunc):
+    if "size" in metafunc.fixturenames:
+        every = metafunc.config.getoption("--every-size")
+        cases = [(method, size) for size, some in METHODS_AT.items() for method in (METHODS if every else some)]
+        metafunc.parametrize(("method", "size"), cases)
+
+
 def test_graph_equals_program(method, size, graph_of, sizes, make_clip):
     graph = graph_of(method, sizes[size])
     assert check_graph(graph.model, "compressor") == []
