@@ -152,7 +152,8 @@ class HoliTom(Compressor):
         # valid; here ends what it does to others.
         parts = self._laid_out(groups.weights, x)
         valid = groups.valid.split([len(part) for part in parts])
-        distances = [squared_distances(*part) for part in zip(parts, valid, strict=True)]
+        damaged = self.passes_over_damage
+        distances = [squared_distances(part, among, damaged) for part, among in zip(parts, valid, strict=True)]
         distance2 = torch.cat(distances) if len(distances) > 1 else distances[0]
         bound = groups.clusters if self.neighbours_within_clusters else None
         _, score = density_peaks(distance2, groups.valid, self.config["neighbours"], bound, farthest=False)

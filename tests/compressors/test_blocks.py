@@ -164,11 +164,12 @@ def test_distances_in_tiles(size):
     every = squared_distances(x)
     torch.testing.assert_close(every.double(), expected, rtol=1e-5, atol=1e-5)
     damaged = torch.where(valid[..., None], x, float("nan"))
-    for g, distance2 in enumerate(squared_distances(damaged, valid)):
-        among = distance2[valid[g]][:, valid[g]]
-        torch.testing.assert_close(among.double(), expected[g][valid[g]][:, valid[g]], rtol=1e-5, atol=1e-5)
-        assert (among == among.T).all() and (among.diagonal() == 0).all()
-        assert (distance2[valid[g]][:, ~valid[g]] >= FAR).all()
+    for found in (squared_distances(x, valid), squared_distances(damaged, valid, damaged=True)):
+        for g, distance2 in enumerate(found):
+            among = distance2[valid[g]][:, valid[g]]
+            torch.testing.assert_close(among.double(), expected[g][valid[g]][:, valid[g]], rtol=1e-5, atol=1e-5)
+            assert (among == among.T).all() and (among.diagonal() == 0).all()
+            assert (distance2[valid[g]][:, ~valid[g]] >= FAR).all()
 
 
 def plain_density_peaks(x, neighbours, clusters):

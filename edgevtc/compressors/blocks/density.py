@@ -17,18 +17,19 @@ FAR = 1e9
 TILES, TILE = 4, 48
 
 
-def squared_distances(x: Tensor, valid: Tensor | None = None) -> Tensor:
+def squared_distances(x: Tensor, valid: Tensor | None = None, damaged: bool = False) -> Tensor:
     """Squared Euclidean distances divided by D, exactly 0 on the diagonal and exactly symmetric.
 
     Args:
         x: [..., N, D] tokens.
-        valid: [..., N] bool; the others are FAR or more from all, whatever they hold, be it NaN.
+        valid: [..., N] bool; the others are FAR or more from all.
+        damaged: Whether those others may hold NaN or Inf, which costs a copy of x.
 
     Returns:
         [..., N, N] float32. The rows of tokens that are not valid have no meaning.
     """
     size = x.shape[-2]
-    products = _products(_tiles(x, valid))
+    products = _products(_tiles(x, valid if damaged else None))
     norms = products.flatten(-2)[..., :: size + 1] * -0.5
     other = norms if valid is None else norms + torch.where(valid, 0.0, FAR)
     return (products + (norms[..., :, None] + other[..., None, :])).clamp_min(0)
