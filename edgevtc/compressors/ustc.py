@@ -13,7 +13,7 @@ from edgevtc.compressors.blocks.ranking import compact, compact_by_priority, pre
 from edgevtc.compressors.blocks.slots import merge_into_rows, raster_slots
 from edgevtc.methods.ustc import USTC
 
-__all__ = ["USTCompressor", "dissimilar_tokens"]
+__all__ = ["USTCompressor", "dissimilar_tokens", "dissimilar_tokens_in_turn"]
 
 #: Saliency of a token that may not be chosen, and of one that must; beyond every sanitized one.
 NEVER, ALWAYS = -2 * LARGEST_TOKEN_VALUE, 2 * LARGEST_TOKEN_VALUE
@@ -38,7 +38,8 @@ class USTCompressor(Compressor):
 
     Left open by the paper, and chosen here: k = 7; features are the projected tokens; the share is one of the
     budget; centres come from the most salient `candidates` of the unkept tokens, and all of those join a cluster.
-    Program `pruned` equals `parallel` wherever the pool is full before the candidates are exhausted.
+    Programs `parallel` and `loop` choose the same pool, and so does `pruned` wherever the pool is full before its
+    candidates are exhausted.
     """
 
     spec = USTC
@@ -49,7 +50,7 @@ class USTCompressor(Compressor):
         self.num_clusters = 0 if budget == total else round(self.config["cluster_share"] * budget)
         self.num_pooled = budget - self.num_clusters
         candidates = self.config["candidates"]
-        of_pool = total if self.config["program"] == "parallel" else max(candidates, self.num_pooled)
+        of_pool = max(candidates, self.num_pooled) if self.config["program"] == "pruned" else total
         self.pool_candidates = min(total, of_pool)
         self.centre_candidates = min(total - self.num_pooled, max(candidates, self.num_clusters))
 
@@ -92,7 +93,9 @@ class USTCompressor(Compressor):
             return torch.ones_like(saliency, dtype=torch.bool)
         if not self.num_pooled:
             return torch.zeros_like(saliency, dtype=torch.bool)
-        if self.pool_candidates == total:
+        if self.config["program"] == "loop":
+            accepted = dissimilar_tokens_in_turn(x, saliency, self.config["threshold"], self.num_pooled)
+        elif self.pool_candidates == total:
             accepted = dissimilar_tokens(x, saliency, self.config["threshold"])
         else:
             candidate = top_mask(saliency, self.pool_candidates)
@@ -136,8 +139,7 @@ def dissimilar_tokens(x: Tensor, saliency: Tensor, threshold: float) -> Tensor:
     Returns:
         [M] bool.
     """
-    size = x.shape[0]
-    unit = x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)
+    size, unit = x.shape[0], _normalized(x)
     index = torch.arange(size, dtype=torch.int32, device=x.device)
     blockers = []
     for first in range(0, size, ROWS):
@@ -156,6 +158,33 @@ def dissimilar_tokens(x: Tensor, saliency: Tensor, threshold: float) -> Tensor:
         accepted = accepted | (still_open & ~any_blocks(still_open))
         still_open = still_open & ~accepted & ~any_blocks(accepted)
     return accepted
+
+
+def dissimilar_tokens_in_turn(x: Tensor, saliency: Tensor, threshold: float, number: int) -> Tensor:
+    """The first of :func:`dissimilar_tokens`, one after the other as the paper has it: no matrix of all pairs.
+
+    Args:
+        x: [M, D] float32 tokens.
+        saliency: [M] float32; equal ones go by lower index.
+        threshold: τ.
+        number: Most tokens that are accepted, each a step of the program.
+
+    Returns:
+        [M] bool.
+    """
+    unit, index = _normalized(x), torch.arange(x.shape[0], dtype=torch.int32, device=x.device)
+    accepted = torch.zeros_like(index, dtype=torch.bool)
+    still_open = torch.ones_like(accepted)
+    for _ in range(number):
+        best = torch.where(still_open, saliency, NEVER)[None].argmax(-1).to(torch.int32)
+        taken = (index == best) & still_open
+        accepted = accepted | taken
+        still_open = still_open & ~taken & ((unit @ unit.index_select(0, best)[0]) < threshold)
+    return accepted
+
+
+def _normalized(x: Tensor) -> Tensor:
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)
 
 
 def _nearest(x: Tensor, centre: Tensor) -> Tensor:

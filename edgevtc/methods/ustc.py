@@ -19,8 +19,9 @@ USTC = MethodSpec(
         "program": Parameter(
             "pruned",
             "pruned: the pool is drawn from the most attended candidates; "
-            "parallel: from all tokens, with work that grows by the square of their number",
-            choices=("pruned", "parallel"),
+            "parallel: from all tokens, with work that grows by the square of their number; "
+            "loop: from all tokens one by one, in as many steps of the graph as the pool has tokens",
+            choices=("pruned", "parallel", "loop"),
         ),
         "candidates": Parameter(
             2048, "most attended tokens that program `pruned` and the cluster centres are drawn from", low=1

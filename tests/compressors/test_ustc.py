@@ -1,11 +1,16 @@
 """USTC against a plain program written from the paper's description: loops, lists and float64."""
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 import torch
+from engine_builder import CAPABILITIES, build_engine
 
 from edgevtc.compressors import Features, create
 from edgevtc.compressors.ustc import dissimilar_tokens
+from edgevtc.exporter.contract import check_graph
+from edgevtc.exporter.vision import export_compressor
 
 pytestmark = pytest.mark.export
 
@@ -75,7 +80,8 @@ def test_equals_the_plain_program():
             "candidates": int(rng.choice([frames * size // 3 + 1, 2048])),
         }
         # Candidates bound the pool of `pruned` too; the plain program draws it from all tokens.
-        compressor = create("ustc", frames, size, budget, program="parallel", **config)
+        config["program"] = ("parallel", "loop")[number % 2]
+        compressor = create("ustc", frames, size, budget, **config)
         features = Features(torch.from_numpy(x), torch.from_numpy(saliency))
         plan = compressor.plan(features)
         pool, members, margin = ustc(x, saliency, budget, compressor.config)
@@ -101,13 +107,31 @@ def test_equals_the_plain_program():
     assert compared > 0.9 * VIDEOS and short > 5 and merged > 10
 
 
-def test_pruned_equals_parallel_while_candidates_last(make_clip):
+def test_programs_choose_alike_while_candidates_last(make_clip):
     clip = make_clip((12, 36, 16))
     features = Features(torch.from_numpy(clip["frame_tokens"]), torch.from_numpy(clip["saliency"]))
     plans = [
-        create("ustc", 12, 36, 60, program=program, candidates=150).plan(features) for program in ("pruned", "parallel")
+        create("ustc", 12, 36, 60, program=program, candidates=150).plan(features)
+        for program in ("pruned", "parallel", "loop")
     ]
     assert torch.equal(plans[0].assignment, plans[1].assignment)
+    assert torch.equal(plans[0].assignment, plans[2].assignment)
+
+
+def test_the_loop_is_unrolled_into_a_graph_that_engines_take(make_clip, tmp_path):
+    compressor, clip = create("ustc", 16, 36, 12, program="loop"), make_clip((16, 36, 24))
+    inputs = {name: clip[name] for name in ("frame_tokens", "saliency")}
+    model = export_compressor(compressor, {name: value.shape for name, value in inputs.items()})
+    assert check_graph(model, "compressor") == []
+    ir.save(model, tmp_path / "loop.onnx")
+    tokens, *decisions = ort.InferenceSession(tmp_path / "loop.onnx").run(None, inputs)
+    expected_tokens, *expected = compressor(*map(torch.from_numpy, inputs.values()))
+    np.testing.assert_allclose(tokens, expected_tokens.numpy(), rtol=0, atol=1e-5)
+    for ours, theirs in zip(decisions, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs.numpy())
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is an optional extra")
+    size, reason = build_engine(tmp_path / "loop.onnx", CAPABILITIES)
+    assert reason == "" and size > 1000
 
 
 def test_rows_are_made_in_parts(monkeypatch):
