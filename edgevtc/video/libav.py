@@ -36,6 +36,8 @@ MAX_DAMAGED_IN_A_ROW = 1000
 ATTACHED_PICTURE = 0x0400
 #: Tags in another encoding than UTF-8 are no reason to refuse a file; PyAV 19 reads them, and has no such argument.
 TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+#: From PyAV 19 on, a decoder that could not be opened raises a ValueError when it is used again.
+DECODING_ERRORS = (av.FFmpegError, ValueError)
 #: Decoders that are not named as their codec is.
 CODEC_OF_DECODER = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
 
@@ -98,6 +100,8 @@ class VideoFile:
         if context is None:
             raise VideoError(f"{self.path.name}: libav, as built into PyAV, has no decoder for its video")
         check_pixels(self.path.name, context.width or 1, context.height or 1)
+        # Asked for now: where a decoder cannot be opened, PyAV 19 dies of this question.
+        self._decoder = str(context.name)
         context.options = {"max_pixels": str(MAX_PIXELS)}
         if context.width * context.height <= LARGE_PICTURE:
             context.thread_type = "AUTO"
@@ -113,8 +117,7 @@ class VideoFile:
     @property
     def codec(self) -> str:
         """Name of the codec."""
-        decoder = self.stream.codec_context.name
-        return CODEC_OF_DECODER.get(decoder, decoder)
+        return CODEC_OF_DECODER.get(self._decoder, self._decoder)
 
     @property
     def container(self) -> str:
@@ -201,7 +204,7 @@ class VideoFile:
             try:
                 decoded = self.stream.codec_context.decode(packet)
                 damaged_in_a_row = 0
-            except av.FFmpegError:
+            except DECODING_ERRORS:
                 self.damaged += 1
                 damaged_in_a_row += 1
                 if damaged_in_a_row > MAX_DAMAGED_IN_A_ROW:
@@ -210,7 +213,7 @@ class VideoFile:
             yield from (frame for frame in decoded if is_due(frame, earliest))
         try:
             yield from (frame for frame in self.stream.codec_context.decode(None) if is_due(frame, earliest))
-        except av.FFmpegError:
+        except DECODING_ERRORS:
             self.damaged += 1
 
 

@@ -51,6 +51,15 @@ def only_header(folder: Path) -> Path:
     return path
 
 
+def decoder_that_does_not_open(folder: Path) -> Path:
+    # FFV1's configuration has a checksum. PyAV 19 raises a ValueError, or dies, when it is asked about such a decoder.
+    path = write_clip(folder / "closed.mkv", 10, Encoding("ffv1"))
+    head, codec, rest = path.read_bytes().partition(b"\x63\xa2")
+    assert codec
+    path.write_bytes(head + codec + rest[:8] + bytes(8) + rest[16:])
+    return path
+
+
 def sixty_thousand_pixels(folder: Path) -> Path:
     # The sizes in the header of the file and in that of its pictures.
     path = write_clip(folder / "huge.avi", 3, Encoding("mjpeg", pixel_format="yuvj420p"), size=(64, 48))
@@ -90,6 +99,7 @@ def fragment_bomb(folder: Path) -> Path:
         (pipe, "is not a file"),
         (no_index, "cannot be read as a video"),
         (only_header, "header.mkv"),
+        (decoder_that_does_not_open, "no frame of its ffv1 video can be decoded"),
         (sixty_thousand_pixels, "Mi pixels"),
         (index_bomb, "claims 4294967295 samples in"),
         (fragment_bomb, "claims 100000000 samples in"),
