@@ -2,11 +2,11 @@
 
     python scripts/compressor_costs.py [--methods NAME ...]
 
-Each method is traced at r = 0.15 for 32 frames of 196 tokens, 896 wide, and for 64 frames of 169, 3584 wide. Its graph
-is timed in ONNX Runtime on one thread, in processor time, and at the smaller size built with TensorRT-RTX, for which no
-GPU is needed, each time in a process of its own, so that its peak memory is its own. The figures are kept in
-edgevtc/methods/costs.json, which `edgevtc list methods` reads: what stands there is not measured again unless --methods
-names it. From there the table in docs/compressors.md is written.
+Each method is traced at r = 0.15 for 32 frames of 196 tokens, 896 and 3584 wide, and for 64 frames of 169, 3584 wide.
+Its graph is timed in ONNX Runtime on one thread, in processor time, at the smallest and the largest of these sizes, and
+built with TensorRT-RTX at all of them, for which no GPU is needed, each time in a process of its own, so that its peak
+memory is its own. The figures are kept in edgevtc/methods/costs.json, which `edgevtc list methods` reads: what stands
+there is not measured again unless --methods names it. From there the tables in docs/compressors.md are written.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from edgevtc.files import write_whole
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "edgevtc" / "methods" / "costs.json"
 DOCUMENT = ROOT / "docs" / "compressors.md"
-BEGIN, END = "<!-- costs: begin -->\n", "<!-- costs: end -->\n"
 
-SMALL, LARGE = "32x196x896", "64x169x3584"
+SMALL, WIDE, LARGE = "32x196x896", "32x196x3584", "64x169x3584"
 RETENTION = 0.15
 #: Width of a frame's descriptor and of a key: SigLIP-so400m's.
 TOWER_WIDTH = 1152
@@ -169,6 +168,9 @@ def engine(method: str, size: str, folder: Path) -> dict[str, Any]:
 
 PARTS = {"run": run, "engine": engine}
 
+#: Size → what is measured of a graph besides what can be read off it.
+MEASURED = {SMALL: ("run", "engine"), WIDE: ("engine",), LARGE: ("run", "engine")}
+
 
 def in_a_process(part: str, method: str, size: str, folder: Path) -> dict[str, Any]:
     """One of PARTS in a process of its own."""
@@ -184,50 +186,68 @@ def in_a_process(part: str, method: str, size: str, folder: Path) -> dict[str, A
 def measure(method: str, size: str, folder: Path) -> dict[str, Any]:
     """All figures of a method at a size."""
     figures = trace(method, size, folder)
-    for part in ("run", "engine") if size == SMALL else ("run",):
+    for part in MEASURED[size]:
         figures |= in_a_process(part, method, size, folder)
     return figures
 
 
-def table(figures: Mapping[str, Any]) -> str:
-    """The figures in markdown."""
-    per_frame = figures["encoder_s_per_frame"]
+def cost_table(figures: Mapping[str, Any]) -> str:
+    """Time and memory of the graphs in markdown."""
     lines = [
-        "| method | nodes | GMAC | CPU, ms | of the encoder | peak, MB | build, s | engine, MiB "
-        "| CPU, ms | of the encoder | peak, MB |",
-        "|---|" + "---:|" * 10,
+        "| method | GMAC | CPU, ms | of the encoder | peak, MB | GMAC | CPU, ms | of the encoder | peak, MB |",
+        "|---|" + "---:|" * 8,
     ]
     for method, by_size in figures["methods"].items():
-        small, large = by_size.get(SMALL), by_size.get(LARGE)
-        cells = [f"`{method}`", *["–"] * 10]
-        if small:
-            share = small["cpu_s"] / (per_frame * sizes_of(SMALL)[0])
-            built = ["refused" if "build_error" in small else "–", "–"]
-            if "build_s" in small:
-                built = [f"{small['build_s']:.1f}", f"{small['engine_mib']:.2f}"]
-            cells[1:8] = [
-                str(small["nodes"]),
-                f"{small['gmac']:.2f}",
-                f"{1e3 * small['cpu_s']:.0f}",
-                f"{share:.2%}",
-                str(small["peak_mb"]),
-                *built,
-            ]
-        if large:
-            share = large["cpu_s"] / (per_frame * sizes_of(LARGE)[0])
-            cells[8:] = [f"{1e3 * large['cpu_s']:.0f}", f"{share:.2%}", str(large["peak_mb"])]
+        cells = [f"`{method}`"]
+        for size in (SMALL, LARGE):
+            found = by_size.get(size)
+            if found is None:
+                cells += ["–"] * 4
+                continue
+            share = found["cpu_s"] / (figures["encoder_s_per_frame"] * sizes_of(size)[0])
+            cells += [f"{found['gmac']:.2f}", f"{1e3 * found['cpu_s']:.0f}", f"{share:.2%}", str(found["peak_mb"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
+def engine_table(figures: Mapping[str, Any]) -> str:
+    """What the builds of the engines take in markdown: nodes, time, memory, size of the engine."""
+    lines = ["| method |" + " nodes | build, s | peak, MB | engine, MiB |" * 3, "|---|" + "---:|" * 12]
+    for method, by_size in figures["methods"].items():
+        cells = [f"`{method}`"]
+        for size in (SMALL, WIDE, LARGE):
+            found = by_size.get(size, {})
+            cells.append(str(found.get("nodes", "–")))
+            if "build_s" in found:
+                cells += [f"{found['build_s']:.1f}", str(found["build_peak_mb"]), f"{found['engine_mib']:.1f}"]
+            else:
+                cells += ["refused" if "build_error" in found else "–", "–", "–"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+#: Name of a section of the document → what writes its table.
+TABLES = {"costs": cost_table, "engines": engine_table}
+
+
+def write_document(figures: Mapping[str, Any]) -> None:
+    """Put the tables between their markers."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+        before, rest = text.split(begin)
+        text = before + begin + table(figures) + end + rest.split(end)[1]
+    write_whole(DOCUMENT, text)
+
+
 def main() -> None:
-    """Measure what is missing or named, and write the figures and the table after each."""
+    """Measure what is missing or named, and write the figures after each and the tables at the end."""
     from edgevtc.methods import builtin_methods
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=list(builtin_methods()), default=[], help="measure these again")
-    parser.add_argument("--sizes", nargs="+", choices=[SMALL, LARGE], default=[SMALL, LARGE])
-    parser.add_argument("--table", action="store_true", help="only write the table")
+    parser.add_argument("--sizes", nargs="+", choices=list(MEASURED), default=list(MEASURED))
+    parser.add_argument("--table", action="store_true", help="only write the tables")
     parser.add_argument("--graphs", type=Path, help="leave the graphs in this folder")
     parser.add_argument("--part", nargs=3, metavar=("PART", "METHOD", "SIZE"), help="print this part's figures")
     args = parser.parse_args()
@@ -245,8 +265,7 @@ def main() -> None:
             figures["methods"] = {name: figures["methods"].get(name, {}) for name in builtin_methods()}
             write_whole(FIGURES, json.dumps(figures, indent=1) + "\n")
             print(method, size, figures["methods"][method][size], flush=True)
-    before, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
-    write_whole(DOCUMENT, before + BEGIN + table(figures) + END + rest.split(END)[1])
+    write_document(figures)
 
 
 if __name__ == "__main__":
