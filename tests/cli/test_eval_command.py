@@ -37,7 +37,7 @@ WRONG_CALLS = [
     (["--retention-ratio", "1.5"], 1, "1.5 is not valid"),
     (["--split", "train"], 1, "one of: dev, test"),
     (["--seed", "-1"], 1, "seed -1 is outside the dev split"),
-    (["--videos", "1"], 1, "give 2 or more"),
+    (["--videos", "1"], 1, "needs 2 videos or more"),
     (["--questions", "0"], 1, "give 1 or more"),
     (["--jobs", "0"], 1, "0 jobs"),
     (["--blind-scenes", "0"], 1, "0 scenes"),
