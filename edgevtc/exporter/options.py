@@ -12,6 +12,7 @@ from edgevtc.exporter.decoder import WEIGHT_FORMATS
 from edgevtc.exporter.precision import DTYPES
 from edgevtc.exporter.quantize_encoder import ENCODER_FORMATS
 from edgevtc.methods import POSITION_MODES
+from edgevtc.models.base import FRAME_FEATURE_SOURCES, SALIENCY_SOURCES
 
 __all__ = [
     "CALIBRATION_BLIND",
@@ -89,6 +90,8 @@ class ExportOptions:
             ((self.positions,) if self.positions else (), POSITION_MODES, "position mode"),
             ((self.dtype,), DTYPES, "dtype"),
             ((self.encoder_format,), ENCODER_FORMATS, "encoder format"),
+            ((self.saliency,), SALIENCY_SOURCES, "source of saliency"),
+            ((self.frame_features,), FRAME_FEATURE_SOURCES, "source of frame features"),
         ):
             for value in values:
                 if value not in valid:

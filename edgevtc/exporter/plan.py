@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
+from rich.filesize import decimal
 
 from edgevtc.compressors import Compressor
 from edgevtc.decoder.generator import PREFILL_CHUNK
@@ -166,14 +167,14 @@ def require_room(plan: ExportPlan, output: Path, held: int = 0) -> None:
         folder = folder.parent
     if plan.total_disk_bytes - held > (free := shutil.disk_usage(folder).free):
         raise ExportError(
-            f"the bundle takes {plan.total_disk_bytes / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free: "
+            f"the bundle takes {decimal(plan.total_disk_bytes)}, {folder} has {decimal(free)} free: "
             "make room, choose another disk with -o, or leave out weight formats"
         )
     step = max(plan.memory_bytes, key=lambda name: plan.memory_bytes[name])
     if plan.peak_memory_bytes > (available := available_memory()):
         raise ExportError(
-            f"{step.replace('_', ' ')} takes {plan.peak_memory_bytes / 1e9:.1f} GB of memory, "
-            f"{available / 1e9:.1f} GB are available: close other programs, or leave out weight formats "
+            f"{step.replace('_', ' ')} takes {decimal(plan.peak_memory_bytes)} of memory, "
+            f"{decimal(available)} are available: close other programs, or leave out weight formats "
             "or, with --no-fused, the graphs from frames to tokens"
         )
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgevtc.compressors import Compressor, create
+from edgevtc.errors import ConfigError
 from edgevtc.exporter.calibrate import calibration_clips
 from edgevtc.exporter.decoder_config import DecoderConfig
 from edgevtc.exporter.options import ExportOptions
 from edgevtc.exporter.plan import ExportPlan, plan_export
 from edgevtc.methods import budget_for, method_spec
 from edgevtc.models import ModelAdapter, open_model
+from edgevtc.video import probe
 
 __all__ = ["Prepared", "plan_bundle", "prepare"]
 
@@ -62,6 +65,8 @@ def prepare(checkpoint: Path, options: ExportOptions) -> Prepared:
     model = open_model(checkpoint)
     num_frames = model.geometry.num_frames if options.num_frames is None else options.num_frames
     compressors = plan_compressors(model, num_frames, options)
+    require_sources(options)
+    require_positions(options, compressors)
     config = DecoderConfig.from_text_config(
         model.text_config, max_positions=options.max_positions or default_positions(model, num_frames)
     )
@@ -78,6 +83,26 @@ def prepare(checkpoint: Path, options: ExportOptions) -> Prepared:
     return Prepared(
         checkpoint, options, model, tuple(compressors), config, num_frames, frames_per_call, tuple(clips), plan
     )
+
+
+def require_sources(options: ExportOptions) -> None:
+    """Raise where a file that is read later is not there, or is no video."""
+    if options.siglip_head is not None and not options.siglip_head.exists():
+        raise ConfigError(f"there is no {options.siglip_head} to take a pooling head from: give a folder or a file")
+    if options.clip is not None:
+        probe(options.clip)
+
+
+def require_positions(options: ExportOptions, compressors: Sequence[Compressor]) -> None:
+    """Raise where the positions asked for do not reach beyond a clip's own."""
+    for compressor in compressors:
+        original = (options.positions or compressor.spec.positions) == "original"
+        taken = compressor.num_frames * compressor.tokens_per_frame if original else compressor.budget
+        if options.max_positions is not None and options.max_positions <= taken:
+            raise ConfigError(
+                f"{options.max_positions} positions leave none for a question: {compressor.spec.name} takes {taken} of "
+                f"them; give {taken + TEXT_POSITIONS}, or leave the number out"
+            )
 
 
 def divisor_up_to(num_frames: int, most: int) -> int:

@@ -124,13 +124,14 @@ def fetch(repository: str, revision: str | None = None, token: str | None = None
 def require_space(repository: str, needed: int) -> None:
     """Raise unless what has to be downloaded fits on the cache's disk."""
     from huggingface_hub.constants import HF_HUB_CACHE
+    from rich.filesize import decimal
 
     folder = Path(HF_HUB_CACHE)
     while not folder.exists():
         folder = folder.parent
     if needed > (free := shutil.disk_usage(folder).free):
         raise ExportError(
-            f"{repository} takes {needed / 1e9:.1f} GB to download, {folder} has {free / 1e9:.1f} GB free: "
+            f"{repository} takes {decimal(needed)} to download, {folder} has {decimal(free)} free: "
             "make room, or set HF_HOME to a larger disk"
         )
 

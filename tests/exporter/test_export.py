@@ -1,6 +1,7 @@
 """Export as a whole: the bundle answers as transformers does, and what cannot be exported is said before any work."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from edgevtc import Runner
 from edgevtc.bundle import embedded_path
 from edgevtc.catalogue import model_recipe
 from edgevtc.cli import main
-from edgevtc.errors import ConfigError
+from edgevtc.errors import ConfigError, VideoError
 from edgevtc.exporter.export import export_bundle
 from edgevtc.exporter.options import ExportOptions
 from edgevtc.methods import budget_for, builtin_methods
@@ -169,6 +170,11 @@ def test_the_shipped_bundle_follows_its_recipe():
         ({"num_frames": 0}, ConfigError, "0 frames of a clip is not valid"),
         ({"frames_per_call": -1}, ConfigError, "-1 frames of an encoder call is not valid"),
         ({"max_positions": 0}, ConfigError, "0 positions is not valid"),
+        ({"max_positions": 576}, ConfigError, "576 positions leave none for a question: uniform takes 1152 of them"),
+        ({"saliency": "norm"}, ConfigError, "'norm' is not valid: one of: siglip_head, siglip_last_mean"),
+        ({"frame_features": "norm"}, ConfigError, "'norm' is not valid: one of: siglip_head, mean"),
+        ({"siglip_head": Path("nowhere")}, ConfigError, "there is no nowhere to take a pooling head from"),
+        ({"clip": Path("nowhere.mp4")}, VideoError, "nowhere.mp4"),
         ({"weight_formats": ("int2",)}, ConfigError, "'int2' is not valid: one of: fp32"),
         ({"positions": "odd"}, ConfigError, "one of: original, contiguous"),
         ({"parameters": {"holitom": {"tau": 1}}}, ConfigError, "holitom, which is not exported"),
