@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from edgevtc.compressors.base import Compressor, Features, Plan
+from edgevtc.compressors.blocks.frames import unit
 from edgevtc.compressors.blocks.ranking import compact, histogram, prefix_count, top_mask
 from edgevtc.compressors.blocks.slots import raster_slots
 from edgevtc.methods.scissor import SCISSOR
@@ -145,8 +146,8 @@ def component_centres(connected: Tensor, label: Tensor) -> Tensor:
 
 def _connected(x: Tensor, threshold: float) -> Tensor:
     """[G, M, M] bool pairs of x [G, M, D] whose cosine is above a threshold."""
-    unit = x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)
-    above = unit @ unit.transpose(1, 2) > threshold
+    directions = unit(x)
+    above = directions @ directions.transpose(1, 2) > threshold
     return above | above.transpose(1, 2)
 
 

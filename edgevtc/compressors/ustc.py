@@ -9,6 +9,7 @@ from torch import Tensor
 
 from edgevtc.compressors.base import LARGEST_TOKEN_VALUE, Compressor, Features, Plan
 from edgevtc.compressors.blocks.density import density_peaks, squared_distances
+from edgevtc.compressors.blocks.frames import unit
 from edgevtc.compressors.blocks.ranking import compact, compact_by_priority, prefix_count, top_mask
 from edgevtc.compressors.blocks.slots import merge_into_rows, raster_slots
 from edgevtc.methods.ustc import USTC
@@ -139,14 +140,14 @@ def dissimilar_tokens(x: Tensor, saliency: Tensor, threshold: float) -> Tensor:
     Returns:
         [M] bool.
     """
-    size, unit = x.shape[0], _normalized(x)
+    size, directions = x.shape[0], unit(x)
     index = torch.arange(size, dtype=torch.int32, device=x.device)
     blockers = []
     for first in range(0, size, ROWS):
         rows = slice(first, min(first + ROWS, size))
         mine = saliency[rows, None]
         before = (saliency[None, :] > mine) | ((saliency[None, :] == mine) & (index[None, :] < index[rows, None]))
-        blockers.append((unit[rows] @ unit.T >= threshold) & before)
+        blockers.append((directions[rows] @ directions.T >= threshold) & before)
 
     def any_blocks(tokens: Tensor) -> Tensor:
         column = tokens.to(torch.float32)[:, None]
@@ -172,19 +173,15 @@ def dissimilar_tokens_in_turn(x: Tensor, saliency: Tensor, threshold: float, num
     Returns:
         [M] bool.
     """
-    unit, index = _normalized(x), torch.arange(x.shape[0], dtype=torch.int32, device=x.device)
+    directions, index = unit(x), torch.arange(x.shape[0], dtype=torch.int32, device=x.device)
     accepted = torch.zeros_like(index, dtype=torch.bool)
     still_open = torch.ones_like(accepted)
     for _ in range(number):
         best = torch.where(still_open, saliency, NEVER)[None].argmax(-1).to(torch.int32)
         taken = (index == best) & still_open
         accepted = accepted | taken
-        still_open = still_open & ~taken & ((unit @ unit.index_select(0, best)[0]) < threshold)
+        still_open = still_open & ~taken & ((directions @ directions.index_select(0, best)[0]) < threshold)
     return accepted
-
-
-def _normalized(x: Tensor) -> Tensor:
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)
 
 
 def _nearest(x: Tensor, centre: Tensor) -> Tensor:

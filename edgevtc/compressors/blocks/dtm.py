@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from edgevtc.compressors.blocks.frames import unit
 from edgevtc.compressors.blocks.ranking import compact, one_hot, stable_rank
 from edgevtc.compressors.blocks.segments import Segments
 
@@ -107,10 +108,8 @@ def nearest_anchors(
     frames, size = anchors.shape
     flat = x.reshape(frames * size, -1)
     index = compact(anchors.reshape(-1), total)
-    centres = flat.index_select(0, index)
-    centres = centres / torch.linalg.vector_norm(centres, dim=-1, keepdim=True).clamp_min(1e-6)
     # A row's own length does not change which anchor is the most similar, so rows are not normalised.
-    similarity = centres @ flat.T
+    similarity = unit(flat.index_select(0, index)) @ flat.T
 
     raster = torch.arange(frames * size, dtype=torch.int32, device=x.device)
     own = index[:, None] == raster

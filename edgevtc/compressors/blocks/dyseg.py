@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edgevtc.compressors.blocks.frames import unit
 from edgevtc.compressors.blocks.ranking import stable_rank
 from edgevtc.compressors.blocks.segments import Segments, segments_from_cuts
 
@@ -13,9 +14,8 @@ __all__ = ["dyseg", "neighbour_similarity"]
 
 def neighbour_similarity(frame_features: Tensor) -> Tensor:
     """[T−1] float32 cosine of each frame's descriptor [T, Dg] with the next one's; 0 where one of them is zero."""
-    features = frame_features.to(torch.float32)
-    unit = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True).clamp_min(1e-6)
-    return (unit[:-1] * unit[1:]).sum(-1)
+    directions = unit(frame_features)
+    return (directions[:-1] * directions[1:]).sum(-1)
 
 
 def dyseg(frame_features: Tensor, min_segments: int, threshold: float) -> Segments:
