@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgevtc.compressors.blocks.ranking import histogram
 from edgevtc.errors import ConfigError
-from edgevtc.methods import MethodSpec
+from edgevtc.methods import MethodSpec, method_key
 
 __all__ = ["Compressor", "Features", "Plan", "is_sound", "without_damage"]
 
@@ -111,6 +111,11 @@ class Compressor(nn.Module, ABC):
     @abstractmethod
     def apply(self, plan: Plan, x: Tensor) -> Tensor:  # type: ignore[override]  # nn.Module.apply maps over submodules; there are none here
         """Reduce x [T, N, D] to [B, D] by a plan; linear in x."""
+
+    @property
+    def key(self) -> str:
+        """What the method at this budget is called wherever there are several, see `method_key`."""
+        return method_key(self.spec.name, self.budget)
 
     @property
     def passes_over_damage(self) -> bool:

@@ -22,7 +22,6 @@ from edgevtc.exporter.streamed import StreamedBackend
 from edgevtc.measure.compare import compare_decisions
 from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, new_projection
 from edgevtc.measure.verify import ANSWER_TOKENS, Check, Verifier, answer_limit, greedy_answer
-from edgevtc.methods import method_key
 from edgevtc.models import ModelAdapter, Vision
 from edgevtc.runner import Runner
 from edgevtc.video import FrameSampler
@@ -103,12 +102,12 @@ class TorchReference:
         for compressor in reversed(compressors):
             tokens, positions, counts, assignment, *_ = reduce(compressor, features)
             stability = np.ones((len(NOISE_LEVELS), 2), np.float32)
-            methods[key_of(compressor)] = MethodReference(positions, assignment, tokens @ projection, stability)
+            methods[compressor.key] = MethodReference(positions, assignment, tokens @ projection, stability)
         for row, level in enumerate(NOISE_LEVELS):
             for draw in range(1 if row else DRAWS):
                 noisy = perturbed(features, level, draw)
                 for compressor in compressors:
-                    method = methods[key_of(compressor)]
+                    method = methods[compressor.key]
                     _, moved, _, elsewhere, *_ = reduce(compressor, noisy)
                     found = compare_decisions(moved, elsewhere, method.positions, method.assignment)
                     # What little noise moves, more may leave in place by chance.
@@ -187,11 +186,6 @@ def perturbed(features: Mapping[str, Tensor], level: float, draw: int) -> dict[s
         name: value + level / 3 * value.abs().max() * torch.randn(value.shape, generator=generator)
         for name, value in features.items()
     }
-
-
-def key_of(compressor: Compressor) -> str:
-    """A compressor's key in the references."""
-    return method_key(compressor.spec.name, compressor.budget)
 
 
 def reduce(compressor: Compressor, features: Mapping[str, Tensor]) -> list[np.ndarray]:

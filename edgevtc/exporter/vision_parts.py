@@ -27,7 +27,7 @@ from edgevtc.exporter.prepare import Prepared
 from edgevtc.exporter.quantize_encoder import quantize_encoder
 from edgevtc.exporter.store import read_graph, write_graph
 from edgevtc.exporter.vision import export_compressor, export_encoder, fuse
-from edgevtc.methods import NEEDS, method_key
+from edgevtc.methods import NEEDS
 from edgevtc.models import Vision
 
 __all__ = ["graph_name", "make_vision", "needs_of", "open_vision"]
@@ -63,13 +63,14 @@ def make_vision(making: Making) -> tuple[VisionEntry, list[dict[str, Any]]]:
     typed = [{**program, "dtype": options.dtype} for program in programs]
     trace_ahead(making.graphs, compressors, typed, shapes, options.dtype, making.jobs, progress)
     for compressor, program in zip(compressors, typed, strict=True):
-        key = method_key(compressor.spec.name, compressor.budget)
         compressed = making.graphs.take(
-            f"compressors/{key}", program, partial(write_compressor, compressor, shapes, options.dtype, progress)
+            f"compressors/{compressor.key}",
+            program,
+            partial(write_compressor, compressor, shapes, options.dtype, progress),
         )
         if options.fused:
             parts.take(
-                f"vision/{key}",
+                f"vision/{compressor.key}",
                 {**encoded, "program": program},
                 partial(write_fused, compressor, clip_encoder, compressed.folder, progress),
             ).into(making.writer)
@@ -95,7 +96,7 @@ def open_vision(prepared: Prepared) -> Vision:
 
 def graph_name(kind: str, compressor: Compressor) -> str:
     """A method's graph in a bundle."""
-    return f"{kind}/{method_key(compressor.spec.name, compressor.budget)}.onnx"
+    return f"{kind}/{compressor.key}.onnx"
 
 
 class EncoderTracer:
@@ -205,7 +206,7 @@ def trace_ahead(
     progress: Callable[[str], None],
 ) -> None:
     """Write what is missing of the compressors' graphs in several processes; each loads torch, which takes seconds."""
-    names = [f"compressors/{method_key(compressor.spec.name, compressor.budget)}" for compressor in compressors]
+    names = [f"compressors/{compressor.key}" for compressor in compressors]
     tasks = zip(names, programs, compressors, strict=True)
     missing = [task for task in tasks if not graphs.holds(*task[:2])]
     if jobs == 1 or len(missing) < 2:

@@ -25,7 +25,6 @@ from batches import encode_questions
 from heads import Heads
 from network import load_heads, pixels
 from packing import answer_logits, exact, see
-from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
@@ -126,15 +125,8 @@ def from_files(world: World, samples: Sequence[Sample]) -> list[Sample]:
             path = write_mp4(
                 Path(folder) / "video.mp4", sample.scene, world.renderer, size=size, fps=fps, seconds=seconds
             )
-            with av.open(str(path)) as container:
-                total = container.streams.video[0].frames
-                wanted = set(np.linspace(0, total - 1, sample.scene.ticks).astype(int).tolist())
-                frames = [
-                    np.asarray(frame.to_image().resize((96, 96), Image.Resampling.BICUBIC))
-                    for number, frame in enumerate(container.decode(video=0))
-                    if number in wanted
-                ]
-            found.append(replace(sample, frames=np.stack(frames)))
+            with FrameSampler(path, sample.scene.ticks, (96, 96)) as sampler:
+                found.append(replace(sample, frames=np.stack([frame.image for frame in sampler])))
     return found
 
 
