@@ -172,6 +172,14 @@ def test_distances_in_tiles(size):
             assert (distance2[valid[g]][:, ~valid[g]] >= FAR).all()
 
 
+@pytest.mark.parametrize("size", [40, 196])
+def test_distances_of_nearly_equal_tokens_are_not_noise(size):
+    generator = torch.Generator().manual_seed(size)
+    x = torch.randn(64, generator=generator) + 1e-3 * torch.randn(2, size, 64, generator=generator)
+    expected = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist").square() / 64
+    torch.testing.assert_close(squared_distances(x).double(), expected, rtol=1e-3, atol=1e-12)
+
+
 def plain_density_peaks(x, neighbours, clusters):
     """DPC-KNN on a list of tokens, float64: densities, scores, centres, centre of each."""
     distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") / x.shape[1] ** 0.5

@@ -92,6 +92,19 @@ def test_equal_similarity_goes_to_the_lower_anchor():
     assert nearest.tolist() == [0, 0, 1, 0]
 
 
+def test_nearly_equal_anchors_are_told_apart():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, generator=generator) + 1e-3 * torch.randn(4, 60, 64, generator=generator)
+    anchors = torch.zeros(4, 60, dtype=torch.bool)
+    anchors[:, ::12] = True
+    index, nearest, _ = nearest_anchors(x, anchors, torch.ones_like(anchors), segments(4), 20)
+    flat = x.double().reshape(240, 64)
+    cosine = torch.nn.functional.normalize(flat[index.long()], dim=1) @ torch.nn.functional.normalize(flat, dim=1).T
+    found = cosine.gather(0, nearest.long()[None])[0]
+    # One rounding of an anchor's length remains; products of whole tokens would be off by three or four.
+    assert (cosine.amax(0) - found)[~anchors.flatten()].max() < 1.2e-7
+
+
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_merge_weights(adaptive):
     index = torch.tensor([0, 3], dtype=torch.int32)

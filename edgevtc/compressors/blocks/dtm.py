@@ -108,8 +108,9 @@ def nearest_anchors(
     frames, size = anchors.shape
     flat = x.reshape(frames * size, -1)
     index = compact(anchors.reshape(-1), total)
-    # A row's own length does not change which anchor is the most similar, so rows are not normalised.
-    similarity = unit(flat.index_select(0, index)) @ flat.T
+    # Neither a row's own length nor what all anchors have in common changes which of them is the most similar.
+    directions = unit(flat.index_select(0, index))
+    similarity = (directions - directions.mean(0)) @ flat.T
 
     raster = torch.arange(frames * size, dtype=torch.int32, device=x.device)
     own = index[:, None] == raster
