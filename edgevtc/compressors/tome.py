@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -20,9 +21,10 @@ __all__ = ["ToMe", "merge_round", "rounds_to"]
 class ToMe(Compressor):
     """Rounds of matching in each frame: every other token joins the most similar one between, the best pairs first.
 
-    A frame ends with ⌊B/T⌋ tokens or one more, in as few rounds as can be, each of which leaves about the same share
-    (no round can merge more than half). The published method merges a fixed number in each layer of the encoder,
-    whose keys it computes anew; here all rounds come after it, and a merged token's key is the mean of its members'.
+    A frame ends with ⌊B/T⌋ tokens or one more. A round that merges half of them has no choice left of which, so there
+    is one round more than halving takes, and each leaves about the same share. The published method merges a fixed
+    number in each layer of the encoder, whose keys it computes anew; here all rounds come after it, and a merged
+    token's key is the mean of its members'.
     A merged token is the plain mean of all its members and stands where the token stood that the others joined. A
     zero token, which makes the published similarities NaN and merges first, has similarity 0 to all. A frame whose
     share of a small budget is no token is dropped.
@@ -34,7 +36,7 @@ class ToMe(Compressor):
         super().__init__(num_frames, tokens_per_frame, budget, **config)
         self.shares = even_shares(budget, num_frames)
         #: Tokens of each frame after each round; only the last one leaves the frames different numbers.
-        self.rounds = rounds_to([max(1, share) for share in self.shares], tokens_per_frame)
+        self.rounds = rounds_to([max(1, share) for share in self.shares], tokens_per_frame, self.config["spare_rounds"])
 
     def plan(self, features: Features) -> Plan:
         assert features.keys is not None
@@ -97,17 +99,21 @@ def merge_round(metric: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     return _interleaved(of_even, of_odd).to(torch.int32), _interleaved(merged, torch.zeros_like(of_odd) > 0)
 
 
-def rounds_to(shares: Sequence[int], size: int) -> list[list[int]]:
-    """Tokens of each frame after each round, from `size` to `shares`, which differ by one at most and are not 0."""
+def rounds_to(shares: Sequence[int], size: int, spare: int = 0) -> list[list[int]]:
+    """Tokens of each frame after each round, from `size` to `shares`, which differ by one at most and are not 0.
+
+    In `spare` rounds more than the fewest that halving allows, as long as each has something to merge.
+    """
     fewest, largest = min(shares), max(shares)
     number = (-(-size // fewest) - 1).bit_length()
+    number += spare if number else 0
     rounds, left = [], size
     for step in range(1, number):
         even_pace = round(size * (largest / size) ** (step / number))
         # No round can take more than half, and the rounds to come must be able to reach the smallest share.
         left = max(left - left // 2, min(even_pace, fewest << (number - step)))
         rounds.append([left] * len(shares))
-    return [*rounds, list(shares)] if number else []
+    return [[*after] for after, _ in groupby([[size] * len(shares), *rounds, list(shares)])][1:]
 
 
 def _together(group: Tensor) -> Tensor:

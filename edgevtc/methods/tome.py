@@ -13,5 +13,6 @@ TOME = MethodSpec(
             "what later rounds compare: the means of the merged tokens' keys, or the merged tokens themselves",
             choices=("keys", "tokens"),
         ),
+        "spare_rounds": Parameter(1, "rounds beyond the fewest that can merge so many", low=0, high=24),
     },
 )

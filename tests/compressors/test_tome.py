@@ -1,5 +1,6 @@
 """ToMe against what the published code made of the frames of synthetic clips in two rounds, and its rounds."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,9 @@ def test_the_most_similar_pairs_merge_first():
     angle = torch.tensor([0.0, 0.3, 1.0, 1.1, 2.0, 2.6])
     keys = torch.stack([angle.cos(), angle.sin()], -1)[None]
     assert create("tome", 1, 6, 5).plan(Features(keys, None, None, keys)).assignment.tolist() == [[0, 1, 2, 2, 3, 4]]
-    assert create("tome", 1, 6, 4).plan(Features(keys, None, None, keys)).assignment.tolist() == [[0, 0, 1, 1, 2, 3]]
+    assert create("tome", 1, 6, 4, spare_rounds=0).plan(Features(keys, None, None, keys)).assignment.tolist() == [
+        [0, 0, 1, 1, 2, 3]
+    ]
 
 
 def test_rounds_are_few_and_even():
@@ -85,3 +88,15 @@ def test_rounds_are_few_and_even():
                 assert left - left // 2 <= min(counts) <= max(counts) <= left
                 left = max(counts)
             assert left <= share + 1
+
+
+@pytest.mark.parametrize("spare", [1, 3])
+def test_a_spare_round_leaves_every_round_a_choice(spare):
+    assert rounds_to([9], 36) == [[18], [9]]
+    assert rounds_to([9], 36, 1) == [[23], [14], [9]]
+    assert rounds_to([9, 9], 9, spare) == []
+    for size in range(16, 60):
+        for share in range(8, size // 2 + 2):
+            rounds = rounds_to([share], size, spare)
+            assert len(rounds) == len(rounds_to([share], size)) + spare
+            assert all(left - left // 2 < after for [left], [after] in pairwise([[size], *rounds]))
