@@ -33,7 +33,7 @@ from edgevtc.exporter.options import REFERENCE_BLIND, ExportOptions, without
 from edgevtc.exporter.parts import Part, Parts, working_parts
 from edgevtc.exporter.plan import require_room
 from edgevtc.exporter.prepare import Prepared, prepare
-from edgevtc.exporter.text import chat_template, generation_config, preprocessor_config, tokenizer_json
+from edgevtc.exporter.text import TOKENIZER
 from edgevtc.exporter.verify import DEFAULT_QUESTION, REFERENCES, TorchReference, encode, reference_frames, verify_draft
 from edgevtc.exporter.vision_parts import graph_name, make_vision, needs_of, open_vision
 from edgevtc.measure.verify import prompt_ids
@@ -128,12 +128,10 @@ def export_bundle(
 def write_texts(making: Making, question: str) -> list[int]:
     """Tokenizer, chat template and the smaller configurations, into the bundle; returns the question's token ids."""
     making.progress("writing texts")
-    writer, checkpoint, model = making.writer, making.prepared.checkpoint, making.prepared.model
-    tokenizer = writer.file("tokenizer.json", tokenizer_json(checkpoint))
-    writer.file("chat_template.jinja", chat_template(checkpoint))
-    writer.file("generation_config.json", generation_config(checkpoint, model.text_config))
-    writer.file("preprocessor_config.json", preprocessor_config(model.preprocessing))
-    return prompt_ids(writer.folder, TextCodec(writer.folder / tokenizer), question)
+    writer = making.writer
+    for name, content in making.prepared.texts.items():
+        writer.file(name, content)
+    return prompt_ids(writer.folder, TextCodec(writer.folder / TOKENIZER), question)
 
 
 def make_reference(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from edgevtc.exporter.calibrate import calibration_clips
 from edgevtc.exporter.decoder_config import DecoderConfig
 from edgevtc.exporter.options import ExportOptions
 from edgevtc.exporter.plan import ExportPlan, plan_export
+from edgevtc.exporter.text import text_files
 from edgevtc.methods import budget_for, method_spec
 from edgevtc.models import ModelAdapter, open_model
 from edgevtc.video import probe
@@ -35,6 +36,7 @@ class Prepared:
         num_frames: T.
         frames_per_call: C, frames of one encoder call.
         clips: That a w8a8 encoder is calibrated on.
+        texts: The bundle's text files.
         plan: What it will take.
     """
 
@@ -46,6 +48,7 @@ class Prepared:
     num_frames: int
     frames_per_call: int
     clips: tuple[Path, ...]
+    texts: Mapping[str, bytes]
     plan: ExportPlan
 
 
@@ -67,6 +70,7 @@ def prepare(checkpoint: Path, options: ExportOptions) -> Prepared:
     compressors = plan_compressors(model, num_frames, options)
     require_sources(options)
     require_positions(options, compressors)
+    texts = text_files(checkpoint, model.text_config, model.preprocessing)
     config = DecoderConfig.from_text_config(
         model.text_config, max_positions=options.max_positions or default_positions(model, num_frames)
     )
@@ -81,7 +85,7 @@ def prepare(checkpoint: Path, options: ExportOptions) -> Prepared:
         vision_format=options.dtype if options.encoder_format == "float" else options.encoder_format,
     )
     return Prepared(
-        checkpoint, options, model, tuple(compressors), config, num_frames, frames_per_call, tuple(clips), plan
+        checkpoint, options, model, tuple(compressors), config, num_frames, frames_per_call, tuple(clips), texts, plan
     )
 
 

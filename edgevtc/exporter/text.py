@@ -11,7 +11,24 @@ from edgevtc.extras import require
 from edgevtc.models import Preprocessing
 from edgevtc.models.checkpoint import read_json
 
-__all__ = ["chat_template", "generation_config", "preprocessor_config", "tokenizer_json"]
+__all__ = ["TOKENIZER", "text_files"]
+
+#: Name of the tokenizer's file.
+TOKENIZER = "tokenizer.json"
+
+
+def text_files(folder: Path, text_config: dict[str, Any], preprocessing: Preprocessing) -> dict[str, bytes]:
+    """Name and content of each text file of a checkpoint's bundle.
+
+    Raises:
+        ExportError: The checkpoint has no tokenizer or no chat template, or does not say what ends an answer.
+    """
+    return {
+        TOKENIZER: tokenizer_json(folder),
+        "chat_template.jinja": chat_template(folder),
+        "generation_config.json": generation_config(folder, text_config),
+        "preprocessor_config.json": preprocessor_config(preprocessing),
+    }
 
 
 def tokenizer_json(folder: Path) -> bytes:
@@ -37,11 +54,7 @@ def chat_template(folder: Path) -> bytes:
 
 
 def generation_config(folder: Path, text_config: dict[str, Any]) -> bytes:
-    """What the runner needs of generation_config.json, with the stop ids filled in from the text config.
-
-    Raises:
-        ExportError: No file of the checkpoint says which token ends an answer.
-    """
+    """What the runner needs of generation_config.json, with the stop ids filled in from the text config."""
     path = folder / "generation_config.json"
     found = read_json(path) if path.is_file() else {}
     kept = {key: found[key] for key in ("eos_token_id", "max_new_tokens") if found.get(key) is not None}
