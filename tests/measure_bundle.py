@@ -57,7 +57,11 @@ def reference(folder: Path, clip: Path) -> References:
         projection=projection,
         methods={
             method_key(METHOD, BUDGET): MethodReference(
-                visual.positions, visual.assignment, visual.tokens @ projection, np.ones((len(NOISE_LEVELS), 2))
+                visual.positions,
+                visual.assignment,
+                visual.tokens @ projection,
+                stability=np.ones((len(NOISE_LEVELS), 2)),
+                drift=np.zeros(len(NOISE_LEVELS)),
             )
         },
         prompt_ids=np.array(ids, np.int32),

@@ -19,7 +19,7 @@ from edgevtc.errors import ExportError
 from edgevtc.eval.world import World
 from edgevtc.exporter.reference import ReferenceDecoder
 from edgevtc.exporter.streamed import StreamedBackend
-from edgevtc.measure.compare import compare_decisions
+from edgevtc.measure.compare import compare_decisions, difference
 from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, new_projection
 from edgevtc.measure.verify import ANSWER_TOKENS, Check, Verifier, answer_limit, greedy_answer
 from edgevtc.models import ModelAdapter, Vision
@@ -101,18 +101,20 @@ class TorchReference:
         methods = {}
         for compressor in reversed(compressors):
             tokens, positions, counts, assignment, *_ = reduce(compressor, features)
-            stability = np.ones((len(NOISE_LEVELS), 2), np.float32)
-            methods[compressor.key] = MethodReference(positions, assignment, tokens @ projection, stability)
+            stability, drift = np.ones((len(NOISE_LEVELS), 2), np.float32), np.zeros(len(NOISE_LEVELS), np.float32)
+            methods[compressor.key] = MethodReference(positions, assignment, tokens @ projection, stability, drift)
         for row, level in enumerate(NOISE_LEVELS):
             for draw in range(1 if row else DRAWS):
                 noisy = perturbed(features, level, draw)
                 for compressor in compressors:
                     method = methods[compressor.key]
-                    _, moved, _, elsewhere, *_ = reduce(compressor, noisy)
+                    others, moved, _, elsewhere, *_ = reduce(compressor, noisy)
                     found = compare_decisions(moved, elsewhere, method.positions, method.assignment)
+                    drifted = difference((others @ projection)[found.slots], method.tokens[found.expected_slots]).worst
                     # What little noise moves, more may leave in place by chance.
-                    rows = method.stability[row:]
+                    rows, drifts = method.stability[row:], method.drift[row:]
                     np.minimum(rows, (found.overlap, found.agreement), out=rows)
+                    np.maximum(drifts, min(drifted, 1.0), out=drifts)
         content = References(
             frames=frames,
             features={name: value.numpy() for name, value in features.items()},

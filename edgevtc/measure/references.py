@@ -10,6 +10,8 @@ One compressed npz::
     METHOD-bB.tokens       [B, P] float32, projected
     METHOD-bB.stability    [L, 2] float32: the shares of the positions and of the inputs' places that survive noise on
                            the features, for each of `NOISE_LEVELS`
+    METHOD-bB.drift        [L] float32: how far, at most, that noise moves the tokens of slots whose inputs stay,
+                           relative to the largest value: not all members of a mean need be in the assignment
     prompt_ids             [S] int32: the chat template with the question, tokenized
     prompt_embeddings      [S, P] float32, projected
     logits                 [vocabulary] float32 of the unquantized decoder after that prompt, see `decoder_rows`
@@ -35,6 +37,7 @@ __all__ = [
     "References",
     "decoder_rows",
     "new_projection",
+    "noise_level",
 ]
 
 #: P, numbers a token is compared by.
@@ -55,13 +58,14 @@ PROMPT_TOKENS = 64
 class MethodReference:
     """What torch's compressor made of the features: positions [B], assignment [T, N], projected tokens [B, P].
 
-    And how firm its decisions are: stability [L, 2].
+    And how firm that is under noise: stability [L, 2], drift [L].
     """
 
     positions: np.ndarray
     assignment: np.ndarray
     tokens: np.ndarray
     stability: np.ndarray
+    drift: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,11 @@ class References:
             )
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise BundleError(f"{path} is no reference file ({error}): export the bundle again") from None
+
+
+def noise_level(noise: float) -> int:
+    """Index of the least of `NOISE_LEVELS` that is not below a noise, or of the largest."""
+    return min(int(np.searchsorted(NOISE_LEVELS, noise)), len(NOISE_LEVELS) - 1)
 
 
 def new_projection(width: int) -> np.ndarray:

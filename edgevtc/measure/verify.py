@@ -17,7 +17,7 @@ from edgevtc.decoder.sampling import Sampler, SamplingConfig, lead
 from edgevtc.decoder.text import ChatTemplate, TextCodec
 from edgevtc.errors import BackendError, BundleError
 from edgevtc.measure.compare import Difference, compare_decisions, difference
-from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows
+from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, noise_level
 from edgevtc.methods import method_key
 from edgevtc.runner import Runner
 from edgevtc.video import Frame
@@ -211,8 +211,16 @@ class Verifier:
             reason = "counts do not follow from the assignment"
         elif "segments" in session.outputs and not is_division(session.output("segments").numpy(), assignment):
             reason = "segments are no runs of the clip's frames"
-        overlaps = decisions.overlap, least_overlap
-        return self._check(graph, "tokens", found, limit, least_cosine=least_cosine, overlaps=overlaps, reason=reason)
+        return self._check(
+            graph,
+            "tokens",
+            found,
+            limit,
+            drift=float(expected.drift[noise_level(noise)]),
+            least_cosine=least_cosine,
+            overlaps=(decisions.overlap, least_overlap),
+            reason=reason,
+        )
 
     def _prompt(self) -> Iterator[Check]:
         same = prompt_ids(self.bundle.path, self.text, self.entry.question) == self.references.prompt_ids.tolist()
@@ -257,6 +265,7 @@ class Verifier:
         found: Difference,
         limit: float,
         *,
+        drift: float = 0.0,
         least_cosine: float = 0.0,
         overlaps: tuple[float | None, float | None] = (None, None),
         margin: float | None = None,
@@ -264,7 +273,7 @@ class Verifier:
     ) -> Check:
         # What the export measured narrows the limit: a device has no reason to be much further off.
         exported = self.entry.differences.get(part, limit)
-        tolerance = min(limit, EXPORT_FACTOR * exported + self.slack * limit)
+        tolerance = max(min(limit, EXPORT_FACTOR * exported + self.slack * limit), drift)
         if not reason and not found.worst <= tolerance:
             reason = f"{output} differ by {found.worst:.2g} of the largest value, {tolerance:.2g} is allowed"
         if not reason and not found.cosine >= least_cosine:
@@ -289,8 +298,7 @@ def firmness(
     """Smallest shares of equal positions, and of inputs in their places, that decisions on noisy features may have."""
     if expected.stability.min() == 1:  # no noise moves them: they do not depend on the video
         return 1.0, 1.0
-    level = min(int(np.searchsorted(NOISE_LEVELS, noise)), len(expected.stability) - 1)
-    overlap, agreement = expected.stability[level].tolist()
+    overlap, agreement = expected.stability[noise_level(noise)].tolist()
     return overlap - max(slacks[0], POSITIONS_SLACK / len(expected.positions)), agreement - slacks[1]
 
 

@@ -43,7 +43,7 @@ def test_decisions_are_compared_by_position_not_by_slot():
 def test_references_come_back_as_they_were_written(tmp_path):
     rng = np.random.default_rng(0)
     method = MethodReference(
-        np.arange(3, dtype=np.int32), np.zeros((2, 4), np.int32), rng.random((3, 4)), rng.random((4, 2))
+        np.arange(3, dtype=np.int32), np.zeros((2, 4), np.int32), rng.random((3, 4)), rng.random((4, 2)), rng.random(4)
     )
     written = References(
         frames=rng.integers(0, 255, (2, 4, 4, 3)).astype(np.uint8),

@@ -180,6 +180,19 @@ def test_more_may_be_decided_otherwise_where_the_decisions_are_not_firm(bundle_c
     assert check.overlap < 1 and check.overlap > check.least_overlap and "of the positions" not in check.reason
 
 
+def test_tokens_may_differ_as_far_as_little_noise_moves_them(bundle_copy):
+    content = References.read(bundle_copy / "references.npz")
+    ((key, method),) = content.methods.items()
+    tokens = method.tokens.copy()
+    tokens[0] += 0.02 * np.abs(tokens).max()
+    for drift, passed in ((0.0, False), (0.01, False), (0.03, True)):
+        moved = replace(method, tokens=tokens, drift=np.full(len(NOISE_LEVELS), drift))
+        (bundle_copy / "references.npz").write_bytes(replace(content, methods={key: moved}).to_bytes())
+        sign(bundle_copy)
+        (check,) = [c for c in Verifier(Bundle(bundle_copy), threads=1).run() if c.part.startswith("compressors/")]
+        assert check.passed is passed and check.worst_difference == pytest.approx(0.02, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("stability", "noise", "least"),
     [
@@ -190,7 +203,8 @@ def test_more_may_be_decided_otherwise_where_the_decisions_are_not_firm(bundle_c
     ],
 )
 def test_how_much_may_be_decided_otherwise(stability, noise, least):
-    method = MethodReference(np.arange(100), np.zeros((2, 100)), np.zeros((100, 4)), np.array(stability, np.float32))
+    firm = np.array(stability, np.float32)
+    method = MethodReference(np.arange(100), np.zeros((2, 100)), np.zeros((100, 4)), firm, np.zeros(4))
     assert firmness(method, noise) == pytest.approx(least, abs=1e-6)
     few = replace(method, positions=np.arange(10))
     assert firmness(few, noise)[0] == pytest.approx(least[0] if least[0] == 1 else least[0] - 0.15, abs=1e-6)
