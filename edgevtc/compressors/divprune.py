@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from edgevtc.compressors.base import Features
-from edgevtc.compressors.blocks.frames import even_shares, unit
+from edgevtc.compressors.blocks.density import cosine_distances
+from edgevtc.compressors.blocks.frames import even_shares
 from edgevtc.compressors.selection import Selection
 from edgevtc.methods.divprune import DIVPRUNE
 
@@ -35,10 +36,7 @@ class DivPrune(Selection):
 
     def choose(self, features: Features) -> Tensor:
         frames, size = self.num_frames, self.tokens_per_frame
-        tokens = unit(features.frame_tokens)
-        products = tokens @ tokens.transpose(1, 2)
-        # Products need not come out symmetric to the last bit, but of two tokens equally far the first is to start.
-        distance = 1 - (products + products.transpose(1, 2)) / 2
+        distance = cosine_distances(features.frame_tokens)
         index = torch.arange(size, dtype=torch.int32, device=distance.device)
         first_row = torch.arange(frames, dtype=torch.int32, device=distance.device) * size
         shares = torch.tensor(self.shares, device=distance.device)[:, None]

@@ -11,8 +11,15 @@ from torch.nn import functional
 
 from edgevtc.compressors.base import LARGEST_TOKEN_VALUE, Compressor, Features, Plan
 from edgevtc.compressors.blocks.apportion import apportion
-from edgevtc.compressors.blocks.density import assign_to_centres, density_peaks, squared_distances
+from edgevtc.compressors.blocks.density import (
+    FAR,
+    assign_to_centres,
+    cosine_distances,
+    density_peaks,
+    squared_distances,
+)
 from edgevtc.compressors.blocks.dyseg import dyseg
+from edgevtc.compressors.blocks.frames import unit, without_direction
 from edgevtc.compressors.blocks.merging import merge_weights
 from edgevtc.compressors.blocks.ranking import histogram, one_hot, stable_rank, top_mask
 from edgevtc.compressors.blocks.segments import Segments
@@ -22,10 +29,7 @@ from edgevtc.methods.flashvid import FLASHVID
 __all__ = ["FlashVID", "Trees"]
 
 #: Smaller distances of directions are float32 noise: the tokens look alike.
-NOISE = 1e-6
-
-#: Cosines closer to 1 than this differ by float32 noise: the links are equally strong.
-EQUAL = 1e-5
+NOISE = 1e-7
 
 #: Below every weighted distance.
 CHOSEN = -3e38
@@ -125,9 +129,7 @@ class FlashVID(Compressor):
         chosen = torch.zeros_like(saliency, dtype=torch.bool)
         if not self.selected_per_frame:
             return chosen
-        products = x @ x.transpose(1, 2)
-        lengths = products.flatten(1)[:, :: size + 1].sqrt().clamp_min(1e-6)
-        distance = 1 - products / (lengths[:, :, None] * lengths[:, None, :])
+        distance = cosine_distances(x)
         weights = saliency.clamp(-LARGEST_TOKEN_VALUE, LARGEST_TOKEN_VALUE)
         if self.config["selection"] == "attn_div_v2":
             weights = weights * (x @ segments.segment_mean(x.mean(1))[:, :, None])[..., 0]
@@ -153,19 +155,22 @@ class FlashVID(Compressor):
         frames, size = selected.shape
         if frames == 1:
             return Trees(torch.zeros_like(selected), torch.zeros_like(selected, dtype=torch.int32))
-        lengths = torch.linalg.vector_norm(x, dim=-1).clamp_min(1e-6)
-        cosine = x[1:] @ x[:-1].transpose(1, 2) / (lengths[1:, :, None] * lengths[:-1, None, :])
-        cosine = torch.where(selected[:-1, None, :], -2.0, cosine)
-        similarity = cosine.amax(-1)
+        # 1 − cosine as half the squared distance of the directions: a cosine near 1 has no digits left.
+        directions = unit(x)
+        apart = directions - directions.mean((0, 1))
+        half = apart.square() @ torch.full((x.shape[-1],), 0.5, device=x.device)
+        distance = half[1:, :, None] + half[:-1, None, :] - apart[1:] @ apart[:-1].transpose(1, 2)
+        none = without_direction(directions)
+        distance = torch.where(none[1:, :, None] | none[:-1, None, :], 1.0, distance)
+        distance = torch.where(selected[:-1, None, :], FAR, distance)
+        nearest = distance.amin(-1)
         reversed_index = torch.arange(size, 0, -1, dtype=torch.float32, device=x.device)
-        parent = size - torch.where(cosine >= similarity[..., None], reversed_index, 0.0).amax(-1)
+        parent = size - torch.where(distance <= nearest[..., None], reversed_index, 0.0).amax(-1)
         open_to_link = ~selected[1:] & (segments.start[1:, None] < 1)
-        similarity = torch.where(similarity > 1 - EQUAL, 1.0, similarity)
-        similarity = torch.where(open_to_link, similarity, -2.0)
-        most = min(frames * size - self.budget, similarity.numel())
-        link = (similarity > self.config["temporal_threshold"]) & top_mask(similarity.reshape(-1), most).reshape(
-            similarity.shape
-        )
+        nearest = torch.where(open_to_link, torch.where(nearest > NOISE, nearest, 0.0), FAR)
+        most = min(frames * size - self.budget, nearest.numel())
+        closest = top_mask(-nearest.reshape(-1), most).reshape(nearest.shape)
+        link = (nearest < 1 - self.config["temporal_threshold"]) & closest
         # The first frame has nothing before it.
         return Trees(
             torch.cat([torch.zeros_like(link[:1]), link]), functional.pad(parent, (0, 0, 1, 0)).to(torch.int32)

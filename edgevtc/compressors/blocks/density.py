@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edgevtc.compressors.blocks.frames import unit, without_direction
 from edgevtc.compressors.blocks.ranking import precedes
 
-__all__ = ["FAR", "assign_to_centres", "density_peaks", "squared_distances"]
+__all__ = ["FAR", "assign_to_centres", "cosine_distances", "density_peaks", "squared_distances"]
 
 #: Squared distance that stands for "not a neighbour"; exp(−FAR) is 0.
 FAR = 1e9
@@ -33,6 +34,19 @@ def squared_distances(x: Tensor, valid: Tensor | None = None, damaged: bool = Fa
     norms = products.flatten(-2)[..., :: size + 1] * -0.5
     other = norms if valid is None else norms + torch.where(valid, 0.0, FAR)
     return (products + (norms[..., :, None] + other[..., None, :])).clamp_min(0)
+
+
+def cosine_distances(x: Tensor) -> Tensor:
+    """1 − cosine of each two tokens x [..., N, D]: [..., N, N] float32 from 0 to 2, exactly symmetric.
+
+    As half the squared distance of the tokens' directions, for a cosine near 1 has no digits left to tell like tokens
+    apart. A token shorter than 1e-6 has the cosine 0 with all others.
+    """
+    directions = unit(x)
+    none = without_direction(directions)
+    halves = squared_distances(directions) * (x.shape[-1] / 2)
+    # Exactly 1, so that they tie.
+    return torch.where(none[..., :, None] | none[..., None, :], 1.0, halves)
 
 
 def _tiles(x: Tensor, valid: Tensor | None) -> list[Tensor]:

@@ -17,10 +17,14 @@ __all__ = [
     "reference_cosine",
     "squared_lengths",
     "unit",
+    "without_direction",
 ]
 
 #: A smaller distance of a cosine from 1 is float32 noise and counts as none.
-NOISE = 1e-6
+NOISE = 1e-12
+
+#: A shorter token has no direction.
+SHORTEST = 1e-6
 
 
 def even_shares(total: int, frames: int) -> list[int]:
@@ -36,7 +40,12 @@ def even_steps(size: int, count: int, start: float = 0.5) -> list[int]:
 def unit(x: Tensor) -> Tensor:
     """Rows of x [..., D] in float32 divided by their length; rows shorter than 1e-6 shrink towards zero."""
     x = x.to(torch.float32)
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(SHORTEST)
+
+
+def without_direction(directions: Tensor) -> Tensor:
+    """[...] bool, whether a row of `unit` [..., D] was too short to be made one: its cosine with all counts as 0."""
+    return torch.linalg.vector_norm(directions, dim=-1) < 0.5
 
 
 def frame_products(x: Tensor) -> Tensor:
@@ -68,8 +77,16 @@ def reference_cosine(products: Tensor, reference: Sequence[int]) -> Tensor:
 
 
 def change_since(x: Tensor, reference: Sequence[int]) -> Tensor:
-    """[T, N] float32 1 − cosine, from 0 to 2, of each token of x [T, N, D] with the one of its reference frame."""
-    change = 1 - reference_cosine(frame_products(x), reference)
+    """[T, N] float32 1 − cosine, from 0 to 2, of each token of x [T, N, D] with the one of its reference frame.
+
+    As half the square of the directions' difference, for a cosine near 1 has no digits left.
+    """
+    directions = unit(x)
+    none = without_direction(directions)
+    other = torch.tensor(reference, dtype=torch.int32, device=x.device)
+    change = torch.linalg.vector_norm(directions - directions.index_select(0, other), dim=-1).square() / 2
+    # Exactly 1 and 0, so that they tie.
+    change = torch.where(none | none.index_select(0, other), 1.0, change)
     return torch.where(change > NOISE, change, 0.0)
 
 
