@@ -72,6 +72,8 @@ class Ask(Command):
             )
         with console.status(f"watching {args.video}") if not quiet else console:
             video = runner.open(args.video, fps=args.fps, start_s=args.start, end_s=args.end)
+        if args.margin is None and not args.quiet:
+            report_guessed_margin(runner)
         for index, question in enumerate(questions(args.questions)):
             stream = video.stream(
                 question,
@@ -106,30 +108,28 @@ def questions(given: list[str]) -> Iterator[str]:
             yield line
 
 
-def calibrated(runner: Runner, method: str) -> bool:
-    """Whether auto has nothing to guess with a method: it was calibrated, or there is but one budget."""
+def report_guessed_margin(runner: Runner) -> None:
+    """Where auto has several budgets and was not calibrated for the method, say so on stderr."""
     from edgevtc.adaptive import by_budget
 
-    manifest = runner.bundle.manifest
-    return method in manifest.auto or len(by_budget(manifest, method)) == 1
+    manifest, method = runner.bundle.manifest, runner.method.name
+    if runner.margin is None or method in manifest.auto or len(by_budget(manifest, method)) == 1:
+        return
+    status().print(
+        f"warning: this bundle has no calibration of auto for {method}: it tries all budgets of a token a frame or "
+        f"more, up to a margin of {runner.margin:g} (--margin)",
+        style="yellow",
+        markup=False,
+    )
 
 
 def report(runner: Runner, answer: Answer, first: bool) -> None:
     """What was kept, where the time went, and what did not apply, on stderr."""
-    from edgevtc.adaptive import DEFAULT_MARGIN
-
     console = status()
     for warning in answer.warnings if first else ():
         console.print(f"warning: {warning}", style="yellow", markup=False)
     if first and answer.declined:
         console.print(f"warning: {answer.declined}: --guess asks it all the same", style="yellow", markup=False)
-    if first and answer.margin == DEFAULT_MARGIN and not calibrated(runner, answer.method):
-        console.print(
-            f"warning: this bundle has no calibration of auto for {answer.method}: it tries all budgets of a token a "
-            f"frame or more, up to a margin of {DEFAULT_MARGIN:g} (--margin)",
-            style="yellow",
-            markup=False,
-        )
     if answer.unknown_words:
         words = ", ".join(answer.unknown_words)
         console.print(f"warning: this model does not know: {words}", style="yellow", markup=False)

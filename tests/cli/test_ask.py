@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from edgevtc.adaptive import DEFAULT_MARGIN
+
 CLIP = "corridor.mp4"
 
 
@@ -45,6 +47,7 @@ def test_a_budget_of_auto_says_what_it_tried(edgevtc, samples, item):
     code, out, err = edgevtc(*ask, "--margin", 0)
     assert code == 0 and "kept 29 of 576" in err and "tried 29: margin" in err and "calibration" not in err
     assert edgevtc(*ask)[2].count("warning: this bundle has no calibration of auto for uniform") == 1
+    assert "calibration" not in edgevtc(*ask, "--margin", DEFAULT_MARGIN)[2]
     assert "calibration" not in edgevtc(*ask[:-3], "infomerge", "--budget", "auto")[2]
     code, out, _ = edgevtc(*ask, "--margin", 9, "--json")
     answer = json.loads(out)
