@@ -33,13 +33,15 @@ def clip(shape: tuple[int, int, int], kind: str = "scenes", seed: int = 0) -> di
     """Every feature a method may need, float32.
 
     Kinds: `scenes` (cuts, a static share, noise), `noise`, `identical` (frames), `zero` (tokens),
-    `flat` (constant saliency), `damaged` (tokens with NaN, Inf, huge values).
+    `flat` (constant saliency), `damaged` (tokens with NaN, Inf, huge values), `still` (all tokens are nearly equal).
     """
     frames, size, dim = shape
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((frames, size, dim))
     if kind == "identical":
         x[:] = x[0]
+    elif kind == "still":
+        x = rng.standard_normal(dim) + 0.05 * rng.standard_normal((size, dim)) + 1e-3 * x
     elif kind != "noise":
         still = np.zeros((size, 1), dtype=bool)
         for t in range(frames):

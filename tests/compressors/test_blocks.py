@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevtc.compressors.blocks.apportion import apportion
-from edgevtc.compressors.blocks.density import FAR, assign_to_centres, density_peaks, squared_distances
+from edgevtc.compressors.blocks.density import (
+    FAR,
+    assign_to_centres,
+    cosine_distances,
+    density_peaks,
+    squared_distances,
+)
 from edgevtc.compressors.blocks.frames import frame_products
 from edgevtc.compressors.blocks.merging import cluster_sums, merge_weights
 from edgevtc.compressors.blocks.ranking import (
@@ -178,6 +184,18 @@ def test_distances_of_nearly_equal_tokens_are_not_noise(size):
     x = torch.randn(64, generator=generator) + 1e-3 * torch.randn(2, size, 64, generator=generator)
     expected = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist").square() / 64
     torch.testing.assert_close(squared_distances(x).double(), expected, rtol=1e-3, atol=1e-12)
+
+
+def test_cosine_distances():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, generator=generator) + 1e-3 * torch.randn(2, 50, 64, generator=generator)
+    x[1, :2] = 0  # without a direction
+    x[1, 3] *= -5
+    units = torch.nn.functional.normalize(x.double(), dim=-1, eps=1e-6)
+    expected = (units[:, :, None] - units[:, None, :]).square().sum(-1) / 2
+    expected[1, :2] = expected[1, :, :2] = 1
+    torch.testing.assert_close(cosine_distances(x).double(), expected, rtol=1e-2, atol=1e-12)
+    assert torch.equal(cosine_distances(x), cosine_distances(x).transpose(1, 2))
 
 
 def plain_density_peaks(x, neighbours, clusters):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edgevtc.compressors.blocks.dyseg import dyseg, neighbour_similarity
+from edgevtc.compressors.blocks.dyseg import dyseg, neighbour_change
 
 pytestmark = pytest.mark.export
 
@@ -32,12 +32,22 @@ def test_cuts(features, min_segments, threshold, starts):
 
 def test_the_threshold_itself_is_no_cut():
     features = on_circle(0, 60)
-    similarity = float(neighbour_similarity(features))
-    assert dyseg(features, 1, similarity).count == 1
-    assert dyseg(features, 1, similarity + 1e-6).count == 2
+    assert float(neighbour_change(features)) == 0.5
+    assert dyseg(features, 1, 0.5).count == 1
+    assert dyseg(features, 1, 0.5 + 1e-6).count == 2
+
+
+def test_a_clip_without_motion_is_cut_where_it_changes_most():
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randn(16, 64, generator=generator) * torch.rand(16, 1, generator=generator)
+    features = torch.randn(64, generator=generator) + 1e-4 * steps
+    directions = torch.nn.functional.normalize(features.double(), dim=1)
+    change = (directions[1:] - directions[:-1]).square().sum(1)
+    expected = [0, *sorted((change.sort(descending=True).indices[:7] + 1).tolist())]
+    assert dyseg(features, 8, 0.9).start.nonzero().flatten().tolist() == expected
 
 
 def test_a_zero_descriptor_resembles_nothing():
     features = on_circle(0, 0, 0)
     features[1] = 0
-    assert neighbour_similarity(features).tolist() == [0, 0]
+    assert neighbour_change(features).tolist() == [1, 1]

@@ -9,7 +9,7 @@ import torch
 from edgevtc.compressors.blocks.ats import salient_tokens
 from edgevtc.compressors.blocks.density import density_peaks, squared_distances
 from edgevtc.compressors.blocks.dtm import anchors_per_frame, merge_matrix, nearest_anchors, pick_anchors
-from edgevtc.compressors.blocks.dyseg import dyseg, neighbour_similarity
+from edgevtc.compressors.blocks.dyseg import dyseg, neighbour_change
 from edgevtc.compressors.blocks.segments import Segments, segments_from_start
 
 pytestmark = pytest.mark.export
@@ -39,7 +39,7 @@ def test_cuts(path):
     golden = dict(np.load(path))
     descriptors = torch.from_numpy(golden["descriptors"])
     segments = dyseg(descriptors, int(golden["c"]), float(golden["tau"]))
-    np.testing.assert_allclose(neighbour_similarity(descriptors), golden["frame_similarity"], atol=1e-5)
+    np.testing.assert_allclose(1 - neighbour_change(descriptors), golden["frame_similarity"], atol=1e-5)
     assert (np.flatnonzero(segments.start[1:]) == golden["cuts"]).all()
     assert (segments.length[segments.start > 0].numpy() == golden["segment_lengths"]).all()
 

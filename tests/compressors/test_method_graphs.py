@@ -21,7 +21,7 @@ METHODS_AT = {
     "onevision-7b": ["holitom", "infomerge"],
 }
 
-KINDS = ["scenes", "noise", "identical", "zero", "flat", "damaged"]
+KINDS = ["scenes", "noise", "identical", "zero", "flat", "damaged", "still"]
 
 
 def pytest_generate_tests(metafunc):

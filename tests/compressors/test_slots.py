@@ -106,6 +106,10 @@ def test_cosines_with_a_reference_frame():
     torch.testing.assert_close(change_since(x, reference)[1:], 1 - expected[1:])
     assert (change_since(x, reference)[0] == 0).all()
     assert change_since(x, [0, 1, 2])[1].tolist() == [0, 0, 1, 0]
+    x = x[:1] + 1e-4 * torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(1))
+    units = torch.nn.functional.normalize(x.double(), dim=-1)
+    expected = (units - units[reference]).square().sum(-1) / 2
+    torch.testing.assert_close(change_since(x, reference).double(), expected, rtol=1e-2, atol=1e-12)
 
 
 def test_unit():

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edgevtc.compressors.blocks.frames import unit
+from edgevtc.compressors.blocks.frames import change_since
 from edgevtc.compressors.blocks.ranking import stable_rank
 from edgevtc.compressors.blocks.segments import Segments, segments_from_cuts
 
-__all__ = ["dyseg", "neighbour_similarity"]
+__all__ = ["dyseg", "neighbour_change"]
 
 
-def neighbour_similarity(frame_features: Tensor) -> Tensor:
-    """[T−1] float32 cosine of each frame's descriptor [T, Dg] with the next one's; 0 where one of them is zero."""
-    directions = unit(frame_features)
-    return (directions[:-1] * directions[1:]).sum(-1)
+def neighbour_change(frame_features: Tensor) -> Tensor:
+    """[T−1] float32 1 − cosine of each frame's descriptor [T, Dg] with the next one's; 1 where one of them is zero."""
+    frames = frame_features.shape[0]
+    return change_since(frame_features[:, None], [0, *range(frames - 1)])[1:, 0]
 
 
 def dyseg(frame_features: Tensor, min_segments: int, threshold: float) -> Segments:
@@ -31,6 +31,6 @@ def dyseg(frame_features: Tensor, min_segments: int, threshold: float) -> Segmen
     """
     if frame_features.shape[0] == 1:
         return segments_from_cuts(torch.zeros(0, device=frame_features.device))
-    similarity = neighbour_similarity(frame_features)
-    lowest = stable_rank(similarity, descending=False) < min_segments - 1
-    return segments_from_cuts(lowest | (similarity < threshold))
+    change = neighbour_change(frame_features)
+    largest = stable_rank(change) < min_segments - 1
+    return segments_from_cuts(largest | (change > 1 - threshold))
