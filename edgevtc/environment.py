@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import edgevtc
-from edgevtc.errors import BundleError
+from edgevtc.errors import BundleError, one_line
 from edgevtc.extras import EXTRA_OF
 
 __all__ = ["MISSING", "OK", "PROBLEM", "Check", "can_run", "check_all", "cpu_features", "cpu_limit", "machine_name"]
@@ -242,8 +242,3 @@ def read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def one_line(error: BaseException) -> str:
-    """A library's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -13,6 +13,7 @@ __all__ = [
     "MissingExtraError",
     "VideoError",
     "choices",
+    "one_line",
 ]
 
 
@@ -47,3 +48,8 @@ class MissingExtraError(EdgeVTCError, ImportError):
 def choices(values: Iterable[object]) -> str:
     """The valid values, for the end of an error message: ``one of: a, b, c``."""
     return "one of: " + ", ".join(str(value) for value in values)
+
+
+def one_line(error: BaseException) -> str:
+    """A library's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

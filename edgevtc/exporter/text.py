@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgevtc.errors import ExportError
+from edgevtc.errors import ExportError, one_line
 from edgevtc.extras import require
 from edgevtc.models import Preprocessing
 from edgevtc.models.checkpoint import read_json
@@ -40,7 +40,9 @@ def tokenizer_json(folder: Path) -> bytes:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
         return tokenizer.backend_tokenizer.to_str().encode()
     except Exception as error:  # any of transformers', tokenizers' and the file system's
-        raise ExportError(f"{folder} has no tokenizer that can be read ({error}): add its tokenizer.json") from None
+        raise ExportError(
+            f"{folder} has no tokenizer that can be read ({one_line(error)}): add its tokenizer.json"
+        ) from None
 
 
 def chat_template(folder: Path) -> bytes:

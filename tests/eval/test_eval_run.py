@@ -59,7 +59,7 @@ def file_of(folder: Path, video: int) -> Path:
 
 #: Most, with room to spare, that a margin differs where a runtime computes one row and many by different int8 kernels
 #: (ONNX Runtime 1.23), and the cache held another part of the prompt.
-JITTER = 0.2
+JITTER = 0.25
 
 
 def decided(folder: Path) -> list[dict]:

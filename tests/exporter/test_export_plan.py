@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -94,3 +95,21 @@ def test_what_does_not_fit_is_said_before_the_work(tiny_folder, tmp_path, monkey
     with pytest.raises(ExportError, match=message):
         export_bundle(tiny_folder, tmp_path / "there" / "out", TINY_OPTIONS)
     assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tokenizer.json", "has no tokenizer that can be read"),
+        ("chat_template.jinja", "has no chat template: add its chat_template.jinja"),
+    ],
+)
+def test_texts_that_lack_are_said_before_the_work(tiny_folder, tmp_path, capsys, name, message):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(tiny_folder, folder)
+    for config in folder.glob("*_config.json"):
+        config.unlink()
+    (folder / name).unlink()
+    assert main(["export", str(folder), "--dry-run", "-o", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
