@@ -105,8 +105,8 @@ def test_a_record_holds_every_cell_and_what_ask_answers(finished):
         assert_same_answers(said, found[1]["cells"][name])
 
 
-def test_auto_of_the_records_is_auto_of_the_runner(finished):
-    least = 0.35
+@pytest.mark.parametrize(("least", "mostly"), [(0.3, 12), (0.9, 86)])
+def test_auto_of_the_records_is_auto_of_the_runner(finished, least, mostly):
     with Journal(finished) as journal:
         journal.arguments = replace(journal.arguments, auto={"holitom": AutoEntry((12, 86), least)})
     (auto,) = make_report(journal, blind_scenes=100).auto
@@ -126,10 +126,9 @@ def test_auto_of_the_records_is_auto_of_the_runner(finished):
                 answer = session.ask(question.text)
                 assert (answer.budget, answer.answer) == (budget, chosen.answers[index])
                 firm.append(budget)
-    assert set(firm) == {12, 86}
+    assert mostly in firm
     assert auto.accuracy.accuracy == pytest.approx(sum(right) / len(right))
     assert auto.tokens_kept == pytest.approx(sum(kept) / len(kept))
-    assert 12 < auto.tokens_kept < 86
 
 
 def test_clips_are_files_of_several_forms(finished):
