@@ -3,7 +3,8 @@
     python scripts/bench_ties.py --retention-ratio 0.25 0.1        # clips of the world's dev split, embedded bundle
     python scripts/bench_ties.py --bundle DIR clip.mp4 …           # clips of one's own
 
-The channels of the visual tokens are permuted, which changes no distance, cosine or mean, only the order of summation.
+The channels of tokens, keys and descriptors are permuted, which changes no distance, cosine or mean, only the order of
+summation.
 Prints for each method the share of clips that then have another kept position, and the share of all tokens that go
 elsewhere: what may differ between two backends on the same clip.
 """
@@ -30,10 +31,13 @@ def decisions(runner: Runner, video: EncodedVideo, method: MethodEntry) -> tuple
 
 
 def permuted(video: EncodedVideo, seed: int) -> EncodedVideo:
-    """The same clip with the channels of its tokens in another order."""
-    tokens = video.features["frame_tokens"]
-    order = np.random.default_rng(seed).permutation(tokens.shape[-1])
-    return replace(video, features={**video.features, "frame_tokens": np.ascontiguousarray(tokens[..., order])})
+    """The same clip with the channels of its tokens, keys and descriptors in another order."""
+    rng = np.random.default_rng(seed)
+    features = {
+        name: value if name == "saliency" else np.ascontiguousarray(value[..., rng.permutation(value.shape[-1])])
+        for name, value in video.features.items()
+    }
+    return replace(video, features=features)
 
 
 def moved(runner: Runner, video: EncodedVideo, method: MethodEntry, draws: int) -> tuple[bool, float]:

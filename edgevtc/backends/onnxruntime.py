@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgevtc.backends.base import Backend, Session, TensorSpec
-from edgevtc.errors import BackendError
+from edgevtc.errors import BackendError, one_line
 from edgevtc.extras import require
 
 __all__ = ["PROVIDERS", "OnnxRuntimeBackend", "installed_distributions"]
@@ -80,7 +80,7 @@ class OnnxRuntimeBackend(Backend):
         try:
             session = self._ort.InferenceSession(graph.read_bytes(), options, providers=[self._provider])
         except Exception as error:  # onnxruntime raises its own types, one per status code, without a common base
-            raise BackendError(f"onnxruntime cannot load {graph.name} on {self.name}: {first_line(error)}") from error
+            raise BackendError(f"onnxruntime cannot load {graph.name} on {self.name}: {one_line(error)}") from error
         if session.get_providers()[0] != self._provider:
             raise BackendError(
                 f"onnxruntime started without {self._provider} (is the {self.name} driver there?): "
@@ -144,7 +144,7 @@ class OnnxRuntimeSession(Session):
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # see OnnxRuntimeBackend.load
-            raise BackendError(f"onnxruntime failed while running the graph: {first_line(error)}") from error
+            raise BackendError(f"onnxruntime failed while running the graph: {one_line(error)}") from error
 
     def output(self, name: str) -> OrtTensor:
         """The value of an output after `run`."""
@@ -157,11 +157,6 @@ def spec(node: Any) -> TensorSpec:
     """The TensorSpec of an ONNX Runtime NodeArg."""
     shape = tuple(size if isinstance(size, int) else str(size) for size in node.shape)
     return TensorSpec(node.name, shape, np.dtype(DTYPES[node.type]))
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a library's message."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def installed_distributions() -> list[str]:

@@ -15,11 +15,11 @@ from edgevtc.compressors.blocks.density import (
     FAR,
     assign_to_centres,
     cosine_distances,
+    cosine_distances_between,
     density_peaks,
     squared_distances,
 )
 from edgevtc.compressors.blocks.dyseg import dyseg
-from edgevtc.compressors.blocks.frames import unit, without_direction
 from edgevtc.compressors.blocks.merging import merge_weights
 from edgevtc.compressors.blocks.ranking import histogram, one_hot, stable_rank, top_mask
 from edgevtc.compressors.blocks.segments import Segments
@@ -155,13 +155,7 @@ class FlashVID(Compressor):
         frames, size = selected.shape
         if frames == 1:
             return Trees(torch.zeros_like(selected), torch.zeros_like(selected, dtype=torch.int32))
-        # 1 − cosine as half the squared distance of the directions: a cosine near 1 has no digits left.
-        directions = unit(x)
-        apart = directions - directions.mean((0, 1))
-        half = apart.square() @ torch.full((x.shape[-1],), 0.5, device=x.device)
-        distance = half[1:, :, None] + half[:-1, None, :] - apart[1:] @ apart[:-1].transpose(1, 2)
-        none = without_direction(directions)
-        distance = torch.where(none[1:, :, None] | none[:-1, None, :], 1.0, distance)
+        distance = cosine_distances_between(x[1:], x[:-1])
         distance = torch.where(selected[:-1, None, :], FAR, distance)
         nearest = distance.amin(-1)
         reversed_index = torch.arange(size, 0, -1, dtype=torch.float32, device=x.device)

@@ -6,17 +6,15 @@ import torch
 from torch import Tensor
 
 from edgevtc.compressors.base import LARGEST_TOKEN_VALUE, Compressor, Features, Plan
+from edgevtc.compressors.blocks.frames import change_since
 from edgevtc.compressors.blocks.ranking import top_mask
 from edgevtc.compressors.blocks.slots import folded, raster_slots
 from edgevtc.methods.framefusion import FRAMEFUSION
 
-__all__ = ["FrameFusion", "neighbour_cosine"]
+__all__ = ["FrameFusion"]
 
-#: Below every cosine.
-NOT_SIMILAR = -2.0
-
-#: Cosines closer to 1 than this differ by float32 noise: the tokens are equally similar.
-NOISE = 1e-5
+#: Above every 1 − cosine.
+NOT_SIMILAR = 4.0
 
 
 class FrameFusion(Compressor):
@@ -69,20 +67,8 @@ class FrameFusion(Compressor):
         frames, size = x.shape[:2]
         if frames == 1:
             return torch.zeros_like(x[..., 0], dtype=torch.bool)
-        similarity = neighbour_cosine(x)
-        similarity = torch.where(similarity > 1 - NOISE, 1.0, similarity)
-        similar = torch.where(similarity >= self.config["threshold"], similarity, NOT_SIMILAR)
-        most = min(frames * size - self.budget, similarity.numel())
-        merges = (similar > NOT_SIMILAR) & top_mask(similar.reshape(-1), most).reshape(similar.shape)
+        change = change_since(x, [0, *range(frames - 1)])[1:]
+        change = torch.where(change <= 1 - self.config["threshold"], change, NOT_SIMILAR)
+        most = min(frames * size - self.budget, change.numel())
+        merges = (change < NOT_SIMILAR) & top_mask(-change.reshape(-1), most).reshape(change.shape)
         return torch.cat([torch.zeros_like(merges[:1]), merges])
-
-
-def neighbour_cosine(x: Tensor) -> Tensor:
-    """[T−1, N] cosine of each token of x [T, N, D] with the one of its position in the frame before.
-
-    A token of length below 1e-6 has cosine 0 with all.
-    """
-    frames, size = x.shape[:2]
-    products = (x.transpose(0, 1) @ x.permute(1, 2, 0)).reshape(size, frames * frames)
-    lengths = products[:, :: frames + 1].sqrt().clamp_min(1e-6)
-    return (products[:, frames :: frames + 1] / (lengths[:, 1:] * lengths[:, :-1])).T

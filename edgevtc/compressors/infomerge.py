@@ -12,7 +12,7 @@ from torch import Tensor
 from edgevtc.compressors.base import Compressor, Features, Plan
 from edgevtc.compressors.blocks.apportion import apportion
 from edgevtc.compressors.blocks.ats import penalized_salient_tokens, salient_tokens
-from edgevtc.compressors.blocks.density import density_peaks, squared_distances
+from edgevtc.compressors.blocks.density import cosine_distances_between, density_peaks, squared_distances
 from edgevtc.compressors.blocks.dtm import anchors_per_frame, merge_matrix, nearest_anchors, pick_anchors
 from edgevtc.compressors.blocks.dyseg import dyseg
 from edgevtc.compressors.blocks.entropy import Richness, richness
@@ -217,8 +217,7 @@ def segment_merit(
     """
     frame_mean = x.mean(1)
     mean, clip_mean = segments.segment_mean(frame_mean), frame_mean.mean(0)
-    norms = torch.linalg.vector_norm(mean, dim=-1).clamp_min(1e-6) * torch.linalg.vector_norm(clip_mean).clamp_min(1e-6)
-    uniqueness = 1 - mean @ clip_mean / norms
+    uniqueness = cosine_distances_between(mean, clip_mean[None])[:, 0]
     merit = uniqueness_weight * standardize(uniqueness, segments)
     if richness_weight:
         merit = merit + richness_weight * standardize(richness(x, segments, mode), segments)

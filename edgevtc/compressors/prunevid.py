@@ -10,6 +10,7 @@ from torch import Tensor
 from edgevtc.compressors.base import Features, Plan
 from edgevtc.compressors.blocks.apportion import apportion
 from edgevtc.compressors.blocks.density import assign_to_centres, density_peaks, squared_distances
+from edgevtc.compressors.blocks.frames import SHORTEST, frame_products, squared_lengths
 from edgevtc.compressors.blocks.ranking import stable_rank
 from edgevtc.compressors.blocks.segments import Segments, segments_from_cuts, segments_from_start
 from edgevtc.compressors.holitom import HoliTom
@@ -50,8 +51,8 @@ class PruneVid(HoliTom):
             return segments, torch.zeros(1, size, dtype=torch.bool, device=x.device)
         clusters = max(1, int(frames * self.config["temporal_ratio"]))
         segments = repaired_windows(frame_clusters(x.mean(1), clusters, self.config["neighbours"]))
-        products = (x.transpose(0, 1) @ x.permute(1, 2, 0)).reshape(size, frames * frames)
-        lengths = products[:, :: frames + 1].sqrt().clamp_min(1e-6)
+        products = frame_products(x)
+        lengths = squared_lengths(products, frames).sqrt().clamp_min(SHORTEST)
         cosine = products.reshape(size, frames, frames) / (lengths[:, :, None] * lengths[:, None, :])
         with_own = (cosine * segments.same).sum(-1) @ segments.same
         pairs = (segments.length * (segments.length - 1)).clamp_min(1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from edgevtc.compressors.base import Compressor, Features, Plan
+from edgevtc.compressors.blocks.density import cosine_distances_between
 from edgevtc.compressors.blocks.frames import unit
 from edgevtc.compressors.blocks.ranking import compact, histogram, prefix_count, top_mask
 from edgevtc.compressors.blocks.slots import raster_slots
@@ -159,10 +160,8 @@ def _rows(slot: Tensor, weight: Tensor, budget: int) -> Tensor:
 
 def _most_similar(x: Tensor, representatives: Tensor) -> Tensor:
     """[M] int32 row of representatives [B, D] with the largest cosine to each row of x [M, D]; the first of equals."""
-    lengths = torch.linalg.vector_norm(representatives, dim=-1, keepdim=True).clamp_min(1e-6)
-    similarity = (representatives / lengths) @ x.T
-    noise = NOISE * torch.linalg.vector_norm(x, dim=-1)
+    distance = cosine_distances_between(representatives, x)
     rows = representatives.shape[0]
     reversed_row = torch.arange(rows, 0, -1, dtype=torch.float32, device=x.device)[:, None]
-    first = torch.where(similarity >= similarity.amax(0) - noise, reversed_row, 0.0).amax(0)
+    first = torch.where(distance <= distance.amin(0) + NOISE, reversed_row, 0.0).amax(0)
     return (rows - first).to(torch.int32)

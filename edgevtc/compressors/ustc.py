@@ -25,7 +25,8 @@ ROUNDS = 8
 #: Rows of the matrix of all pairs made at once.
 ROWS = 2048
 
-#: Differences of squared distances below this share of the lengths are float32 noise: the tokens are equal.
+#: Differences of squared distances below this share of the lengths, from the mean, are float32 noise: the tokens are
+#: equal.
 NOISE = 1e-6
 
 
@@ -116,7 +117,7 @@ class USTCompressor(Compressor):
         index = compact_by_priority(saliency, self.centre_candidates)
         tokens = x.index_select(0, index)
         distance2 = squared_distances(tokens)
-        norms = tokens.square().mean(-1)
+        norms = (tokens - tokens.mean(0)).square().mean(-1)
         noise = NOISE * (norms[:, None] + norms[None, :])
         distance2 = torch.where(distance2 > noise, distance2, 0.0)
         every = torch.ones_like(norms, dtype=torch.bool)
@@ -187,6 +188,9 @@ def dissimilar_tokens_in_turn(x: Tensor, saliency: Tensor, threshold: float, num
 def _nearest(x: Tensor, centre: Tensor) -> Tensor:
     """[M] int32 number of the nearest of the centres [C] of each row of x [M, D]; of equal ones the first."""
     centres = x.index_select(0, centre)
+    # What all have in common would leave the products no digits to tell like tokens apart.
+    mean = centres.mean(0)
+    centres, x = centres - mean, x - mean
     norms = centres.square().sum(-1)
     reach = norms[:, None] - 2 * (centres @ x.T)
     noise = NOISE * (norms.max() + x.square().sum(-1))

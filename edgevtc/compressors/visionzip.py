@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from edgevtc.compressors.base import Compressor, Features, Plan
-from edgevtc.compressors.blocks.density import assign_to_centres
-from edgevtc.compressors.blocks.frames import even_shares, folded_by_frame, unit
+from edgevtc.compressors.blocks.density import assign_to_centres, cosine_distances
+from edgevtc.compressors.blocks.frames import even_shares, folded_by_frame
 from edgevtc.compressors.blocks.ranking import one_hot, stable_rank
 from edgevtc.compressors.blocks.slots import raster_slots
 from edgevtc.methods.visionzip import VISIONZIP
@@ -41,9 +41,7 @@ class VisionZip(Compressor):
         assert features.saliency is not None and features.keys is not None
         size = self.tokens_per_frame
         dominant, target = self.choose(features.saliency)
-        keys = unit(features.keys)
-        distance = 1 - keys @ keys.transpose(1, 2)
-        label = assign_to_centres(distance, target, ~dominant)
+        label = assign_to_centres(cosine_distances(features.keys), target, ~dominant)
         members = one_hot(torch.where(target, -1, label), size).sum(1)
         count = members.gather(1, label.clamp_min(0).to(torch.int64))
         if self.config["merge"] == "sum":

@@ -53,7 +53,7 @@ class Prepared:
 
 
 def plan_bundle(checkpoint: Path, options: ExportOptions) -> ExportPlan:
-    """What an export will take on disk and in memory; reads configuration and headers only, and writes nothing.
+    """What an export will take on disk and in memory; reads no weights and writes nothing.
 
     Raises:
         ConfigError: An option is not valid for this checkpoint.
@@ -69,10 +69,9 @@ def prepare(checkpoint: Path, options: ExportOptions) -> Prepared:
     num_frames = model.geometry.num_frames if options.num_frames is None else options.num_frames
     compressors = plan_compressors(model, num_frames, options)
     require_sources(options)
-    require_positions(options, compressors)
     texts = text_files(checkpoint, model.text_config, model.preprocessing)
     config = DecoderConfig.from_text_config(
-        model.text_config, max_positions=options.max_positions or default_positions(model, num_frames)
+        model.text_config, max_positions=decoder_positions(model, options, compressors)
     )
     frames_per_call = divisor_up_to(num_frames, options.frames_per_call)
     plan = plan_export(
@@ -97,16 +96,27 @@ def require_sources(options: ExportOptions) -> None:
         probe(options.clip)
 
 
-def require_positions(options: ExportOptions, compressors: Sequence[Compressor]) -> None:
-    """Raise where the positions asked for do not reach beyond a clip's own."""
-    for compressor in compressors:
-        original = (options.positions or compressor.spec.positions) == "original"
-        taken = compressor.num_frames * compressor.tokens_per_frame if original else compressor.budget
-        if options.max_positions is not None and options.max_positions <= taken:
-            raise ConfigError(
-                f"{options.max_positions} positions leave none for a question: {compressor.spec.name} takes {taken} of "
-                f"them; give {taken + TEXT_POSITIONS}, or leave the number out"
-            )
+def decoder_positions(model: ModelAdapter, options: ExportOptions, compressors: Sequence[Compressor]) -> int:
+    """Rotary rows: the options' number, or a clip's and a text's within what the model was trained for.
+
+    Raises:
+        ConfigError: They do not reach beyond a clip's own.
+    """
+    most = model.text_config["max_position_embeddings"]
+    clip = max(compressor.num_frames * compressor.tokens_per_frame for compressor in compressors)
+    count = options.max_positions or min(clip + TEXT_POSITIONS, most)
+    taken, name = max((positions_taken(compressor, options), compressor.spec.name) for compressor in compressors)
+    if count <= taken:
+        enough = min(taken + TEXT_POSITIONS, most)
+        remedy = f"give {enough}, or leave the number out" if enough > taken else "give fewer frames"
+        raise ConfigError(f"{count} positions leave none for a question: {name} takes {taken} of them; {remedy}")
+    return count
+
+
+def positions_taken(compressor: Compressor, options: ExportOptions) -> int:
+    """Positions that the visual tokens of a compressor span."""
+    original = (options.positions or compressor.spec.positions) == "original"
+    return compressor.num_frames * compressor.tokens_per_frame if original else compressor.budget
 
 
 def divisor_up_to(num_frames: int, most: int) -> int:
@@ -133,9 +143,3 @@ def plan_compressors(model: ModelAdapter, num_frames: int, options: ExportOption
                     **options.parameters.get(name, {}),
                 )
     return list(found.values())
-
-
-def default_positions(model: ModelAdapter, num_frames: int) -> int:
-    """Rotary rows for the visual tokens and a text, within what the model was trained for."""
-    wanted = num_frames * model.geometry.tokens_per_frame + TEXT_POSITIONS
-    return min(wanted, model.text_config["max_position_embeddings"])

@@ -24,7 +24,7 @@ from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References
 from edgevtc.measure.verify import ANSWER_TOKENS, Check, Verifier, answer_limit, greedy_answer
 from edgevtc.models import ModelAdapter, Vision
 from edgevtc.runner import Runner
-from edgevtc.video import FrameSampler
+from edgevtc.video import iter_frames
 from edgevtc.vision import VisualTokens, visual_span
 
 __all__ = ["DEFAULT_QUESTION", "REFERENCES", "TorchReference", "encode", "reference_frames", "verify_draft"]
@@ -55,8 +55,8 @@ def reference_frames(model: ModelAdapter, num_frames: int, clip: Path | None) ->
     """
     height, width = model.geometry.image_height, model.geometry.image_width
     if clip is not None:
-        with FrameSampler(clip, num_frames, (height, width), resample=model.preprocessing.resample) as sampler:
-            return np.stack([frame.image for frame in sampler]), clip.name
+        frames = iter_frames(clip, num_frames, (height, width), resample=model.preprocessing.resample)
+        return np.stack([frame.image for frame in frames]), clip.name
     world = World("dev", SCENE_SEED)
     scene = world.scene()
     ticks = np.linspace(0, scene.ticks - 1, num_frames, dtype=np.float32)

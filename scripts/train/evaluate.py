@@ -36,7 +36,7 @@ from edgevtc.eval.world_phrases import CHANCE, TYPES
 from edgevtc.eval.world_scores import Blind, Result, group, score
 from edgevtc.eval.world_video import write_mp4
 from edgevtc.eval.world_words import decode
-from edgevtc.video import FrameSampler
+from edgevtc.video import iter_frames
 
 BATCH, QUESTIONS = 10, 24
 #: Width × height, frames a second, seconds: of files that are larger, oblong, and longer than the model's frames.
@@ -125,8 +125,8 @@ def from_files(world: World, samples: Sequence[Sample]) -> list[Sample]:
             path = write_mp4(
                 Path(folder) / "video.mp4", sample.scene, world.renderer, size=size, fps=fps, seconds=seconds
             )
-            with FrameSampler(path, sample.scene.ticks, (96, 96)) as sampler:
-                found.append(replace(sample, frames=np.stack([frame.image for frame in sampler])))
+            frames = [frame.image for frame in iter_frames(path, sample.scene.ticks, (96, 96))]
+            found.append(replace(sample, frames=np.stack(frames)))
     return found
 
 
@@ -136,8 +136,8 @@ def natural_clips(paths: Sequence[Path]) -> Iterator[np.ndarray]:
         with av.open(str(path)) as container:
             seconds = (container.duration or 0) / av.time_base
         for start in range(int(seconds)):
-            with FrameSampler(path, 16, (96, 96), start_s=start, end_s=start + 1) as sampler:
-                yield np.stack([frame.image for frame in sampler])
+            frames = iter_frames(path, 16, (96, 96), start_s=start, end_s=start + 1)
+            yield np.stack([frame.image for frame in frames])
 
 
 @torch.no_grad()

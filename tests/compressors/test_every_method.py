@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from clips import KINDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,8 +17,6 @@ METHODS = sorted(builtin_methods())
 
 #: Name → hyper-parameters.
 PARAMETERS = {name: spec.parameters for name, spec in builtin_methods().items()}
-
-KINDS = ["scenes", "noise", "identical", "zero", "flat", "damaged", "still"]
 
 # T, N, B, kind of clip.
 EDGE_CASES = [
@@ -91,10 +90,14 @@ def test_the_order_of_summation_decides_nothing(method, make_clip):
     compressor = program(method, 8, 36, 40)
     moved = 0
     for seed in range(8):
-        features = make_clip((8, 36, 64), "still", seed)
-        order = np.random.default_rng(seed).permutation(64)
-        permuted = features | {"frame_tokens": np.ascontiguousarray(features["frame_tokens"][..., order])}
-        moved += not torch.equal(plan(compressor, features).positions, plan(compressor, permuted).positions)
+        features, rng = make_clip((8, 36, 64), "still", seed), np.random.default_rng(seed)
+        permuted = {
+            name: value if name == "saliency" else value[..., rng.permutation(value.shape[-1])]
+            for name, value in features.items()
+        }
+        first, second = plan(compressor, features), plan(compressor, permuted)
+        elsewhere = (first.assignment != second.assignment).float().mean()
+        moved += not torch.equal(first.positions, second.positions) or elsewhere > 0.01
     assert moved <= 1  # there may be a tie
 
 

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgevtc import Runner
@@ -57,8 +58,8 @@ def file_of(folder: Path, video: int) -> Path:
     return EVALUATION.clips(folder).file(video)
 
 
-#: Most, with room to spare, that a margin differs where a runtime computes one row and many by different int8 kernels
-#: (ONNX Runtime 1.23), and the cache held another part of the prompt.
+#: More than the 0.24 that a margin was seen to differ by where a runtime computes one row and many by different int8
+#: kernels (ONNX Runtime 1.23), and the cache held another part of the prompt.
 JITTER = 0.25
 
 
@@ -105,8 +106,10 @@ def test_a_record_holds_every_cell_and_what_ask_answers(finished):
         assert_same_answers(said, found[1]["cells"][name])
 
 
-@pytest.mark.parametrize(("least", "mostly"), [(0.3, 12), (0.9, 86)])
-def test_auto_of_the_records_is_auto_of_the_runner(finished, least, mostly):
+@pytest.mark.parametrize(("quantile", "mostly"), [(0.2, 12), (0.8, 86)])
+def test_auto_of_the_records_is_auto_of_the_runner(finished, quantile, mostly):
+    margins = [margin for record in records(finished).values() for margin in record["cells"]["holitom-b12"]["margins"]]
+    least = float(np.quantile(margins, quantile))
     with Journal(finished) as journal:
         journal.arguments = replace(journal.arguments, auto={"holitom": AutoEntry((12, 86), least)})
     (auto,) = make_report(journal, blind_scenes=100).auto
@@ -128,7 +131,7 @@ def test_auto_of_the_records_is_auto_of_the_runner(finished, least, mostly):
                 firm.append(budget)
     assert mostly in firm
     assert auto.accuracy.accuracy == pytest.approx(sum(right) / len(right))
-    assert auto.tokens_kept == pytest.approx(sum(kept) / len(kept))
+    assert set(kept) == {12, 86} and auto.tokens_kept == pytest.approx(sum(kept) / len(kept))
 
 
 def test_clips_are_files_of_several_forms(finished):

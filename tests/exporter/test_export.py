@@ -171,6 +171,7 @@ def test_the_shipped_bundle_follows_its_recipe():
         ({"frames_per_call": -1}, ConfigError, "-1 frames of an encoder call is not valid"),
         ({"max_positions": 0}, ConfigError, "0 positions is not valid"),
         ({"max_positions": 576}, ConfigError, "576 positions leave none for a question: uniform takes 1152 of them"),
+        ({"num_frames": 512}, ConfigError, "4096 positions leave none .* takes 18432 of them; give fewer frames"),
         ({"saliency": "norm"}, ConfigError, "'norm' is not valid: one of: siglip_head, siglip_last_mean"),
         ({"frame_features": "norm"}, ConfigError, "'norm' is not valid: one of: siglip_head, mean"),
         ({"siglip_head": Path("nowhere")}, ConfigError, "there is no nowhere to take a pooling head from"),

@@ -8,7 +8,14 @@ from torch import Tensor
 from edgevtc.compressors.blocks.frames import unit, without_direction
 from edgevtc.compressors.blocks.ranking import precedes
 
-__all__ = ["FAR", "assign_to_centres", "cosine_distances", "density_peaks", "squared_distances"]
+__all__ = [
+    "FAR",
+    "assign_to_centres",
+    "cosine_distances",
+    "cosine_distances_between",
+    "density_peaks",
+    "squared_distances",
+]
 
 #: Squared distance that stands for "not a neighbour"; exp(−FAR) is 0.
 FAR = 1e9
@@ -47,6 +54,18 @@ def cosine_distances(x: Tensor) -> Tensor:
     halves = squared_distances(directions) * (x.shape[-1] / 2)
     # Exactly 1, so that they tie.
     return torch.where(none[..., :, None] | none[..., None, :], 1.0, halves)
+
+
+def cosine_distances_between(x: Tensor, others: Tensor) -> Tensor:
+    """As :func:`cosine_distances`, of each token x [..., M, D] and each of others [..., N, D]: [..., M, N] float32."""
+    x, others = unit(x), unit(others)
+    none, other_none = without_direction(x), without_direction(others)
+    mean = others.mean(-2, keepdim=True)
+    x, others = x - mean, others - mean
+    half = torch.full((x.shape[-1], 1), 0.5, device=x.device)
+    norms, other_norms = x.square() @ half, others.square() @ half
+    halves = norms + other_norms.transpose(-1, -2) - x @ others.transpose(-1, -2)
+    return torch.where(none[..., :, None] | other_none[..., None, :], 1.0, halves.clamp_min(0))
 
 
 def _tiles(x: Tensor, valid: Tensor | None) -> list[Tensor]:

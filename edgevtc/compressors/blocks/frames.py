@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "SHORTEST",
     "change_since",
     "even_shares",
     "even_steps",
@@ -45,7 +46,7 @@ def unit(x: Tensor) -> Tensor:
 
 def without_direction(directions: Tensor) -> Tensor:
     """[...] bool, whether a row of `unit` [..., D] was too short to be made one: its cosine with all counts as 0."""
-    return torch.linalg.vector_norm(directions, dim=-1) < 0.5
+    return torch.linalg.vector_norm(directions, dim=-1) < 0.999
 
 
 def frame_products(x: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def reference_cosine(products: Tensor, reference: Sequence[int]) -> Tensor:
         [T, N] float32.
     """
     frames = len(reference)
-    lengths = squared_lengths(products, frames).sqrt().clamp_min(1e-6)
+    lengths = squared_lengths(products, frames).sqrt().clamp_min(SHORTEST)
     other = torch.tensor(reference, dtype=torch.int32, device=products.device)
     pair = torch.tensor([t * frames + r for t, r in enumerate(reference)], dtype=torch.int32, device=products.device)
     return (products.index_select(1, pair) / (lengths * lengths.index_select(1, other))).T
