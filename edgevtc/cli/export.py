@@ -105,11 +105,17 @@ class Export(Command):
         if args.dry_run:
             report_plan(plan_bundle(checkpoint, options), as_json=args.json)
             return 0
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
         console = status()
-        with console.status("") as spinner:
+        # The step comes last and the bar is short: nothing moves when a longer step begins, on 80 columns either.
+        step_column = TextColumn("{task.description}", markup=False)
+        columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), step_column)
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=None)
 
             def progress(step: str) -> None:
-                spinner.update(step)
+                bar.update(task, description=step)
                 if not console.is_terminal:
                     console.print(step, markup=False)
 
@@ -122,7 +128,9 @@ class Export(Command):
                 cache_dir=args.cache_dir,
                 jobs=args.jobs,
                 progress=progress,
+                count=lambda done, total: bar.update(task, completed=done, total=total),
             )
+            bar.update(task, description="")
         report(bundle, as_json=args.json)
         return 0
 

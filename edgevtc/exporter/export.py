@@ -33,6 +33,7 @@ from edgevtc.exporter.options import REFERENCE_BLIND, ExportOptions, without
 from edgevtc.exporter.parts import Part, Parts, working_parts
 from edgevtc.exporter.plan import require_room
 from edgevtc.exporter.prepare import Prepared, prepare
+from edgevtc.exporter.progress import Progress, silent
 from edgevtc.exporter.text import TOKENIZER
 from edgevtc.exporter.verify import DEFAULT_QUESTION, REFERENCES, TorchReference, encode, reference_frames, verify_draft
 from edgevtc.exporter.vision_parts import graph_name, make_vision, needs_of, open_vision
@@ -50,7 +51,8 @@ def export_bundle(
     restart: bool = False,
     cache_dir: Path | None = None,
     jobs: int = 1,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Callable[[str], None] = silent,
+    count: Callable[[int, int], None] = silent,
 ) -> Bundle:
     """Export a transformers checkpoint folder.
 
@@ -66,6 +68,7 @@ def export_bundle(
         cache_dir: Where compressor graphs, which no weights are in, are kept for other exports; nowhere where None.
         jobs: Processes that trace compressors; each needs about 1 GB.
         progress: Called with the name of each step as it begins.
+        count: Called with how many parts are done, and of how many, once that is known and with each part.
 
     Raises:
         ConfigError: An option is not valid for this checkpoint.
@@ -80,13 +83,14 @@ def export_bundle(
     model = prepared.model
     frames, frames_source = reference_frames(model, prepared.num_frames, options.clip)
     writer = BundleWriter(output, overwrite)
-    parts = working_parts(output, progress)
+    told = Progress(part_names(prepared), progress, count)
+    parts = working_parts(output, told)
     if restart:
         parts.clear()
     require_room(prepared.plan, output, held=parts.size())
-    graphs = Parts(cache_dir, shared=True, say=progress) if cache_dir is not None else parts
+    graphs = Parts(cache_dir, shared=True, progress=told) if cache_dir is not None else parts
     with writer:
-        making = Making(prepared, writer, parts, graphs, jobs, progress)
+        making = Making(prepared, writer, parts, graphs, jobs, told)
         question = options.examples[0] if options.examples else DEFAULT_QUESTION
         vision, programs = make_vision(making)
         gc.collect()  # the tracer leaves cycles that hold the weights
@@ -116,13 +120,26 @@ def export_bundle(
         verification = VerificationEntry(REFERENCES, frames_source, question)
         draft = writer.draft(partial(manifest, verification))
         try:
-            verified = verify_draft(draft, verification, TorchReference.read(model, held.folder), progress)
+            verified = verify_draft(draft, verification, TorchReference.read(model, held.folder), told)
         except ExportError:
             parts.clear()  # what differs from torch is nothing to build on
             raise
         bundle = writer.finish(partial(manifest, verified))
         parts.clear()
         return bundle
+
+
+def part_names(prepared: Prepared) -> list[str]:
+    """All that an export makes or takes over, and then verifies."""
+    keys, options = [compressor.key for compressor in prepared.compressors], prepared.options
+    graphs = [
+        "encoder",
+        *(f"compressors/{key}" for key in keys),
+        *(f"vision/{key}" for key in keys if options.fused),
+        *(f"decoder/{weight_format}" for weight_format in options.weight_formats),
+    ]
+    verified = [*(f"{graph}.onnx" for graph in graphs), "prompt", "token embeddings", "answer"]
+    return [*graphs, "embeddings", "references", *verified]
 
 
 def write_texts(making: Making, question: str) -> list[int]:

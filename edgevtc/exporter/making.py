@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -14,6 +14,7 @@ from edgevtc.bundle import BundleWriter
 from edgevtc.exporter.fingerprint import folder_sha256, package_sha256
 from edgevtc.exporter.parts import Parts
 from edgevtc.exporter.prepare import Prepared
+from edgevtc.exporter.progress import Progress
 
 __all__ = ["Making", "producer"]
 
@@ -31,7 +32,7 @@ class Making:
         parts: Of this export.
         graphs: Compressors' graphs, which no weights are in: the same parts, or a cache that other exports share.
         jobs: Processes that trace compressors.
-        progress: Called with the name of each step as it begins.
+        progress: Called with the name of each step as it begins, and told of each part that is done.
     """
 
     prepared: Prepared
@@ -39,7 +40,7 @@ class Making:
     parts: Parts
     graphs: Parts
     jobs: int
-    progress: Callable[[str], None]
+    progress: Progress
 
     @cached_property
     def source(self) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from edgevtc.bundle.reader import file_sha256
 from edgevtc.bundle.writer import abandoned
 from edgevtc.errors import ExportError
 from edgevtc.exporter.fingerprint import fingerprint
+from edgevtc.exporter.progress import Progress
 from edgevtc.records import read_record
 
 __all__ = ["Part", "Parts", "working_parts"]
@@ -65,11 +66,11 @@ class Parts:
     Args:
         folder: Made with the first part.
         shared: Whether other exports use the folder too: what does not fit this one then stays for them.
-        say: Called with a line about each part that is taken over, or is not and why.
+        progress: Told of each part that is taken over, or is not and why; and of each that is done.
     """
 
-    def __init__(self, folder: Path, *, shared: bool, say: Callable[[str], None]) -> None:
-        self.folder, self.shared, self._say = folder, shared, say
+    def __init__(self, folder: Path, *, shared: bool, progress: Progress) -> None:
+        self.folder, self.shared, self._progress = folder, shared, progress
 
     def take(self, name: str, depends: Mapping[str, Any], make: Callable[[FolderWriter], object]) -> Part:
         """A part that was finished before, or one that is made now.
@@ -85,15 +86,18 @@ class Parts:
         stem, folder = self._place(name, depends)
         if folder.is_dir():
             if (part := self._read(folder)) is not None:
-                self._say(f"taking {name} as it was finished before")
+                self._progress(f"taking {name} as it was finished before")
+                self._progress.done(name)
                 return part
-            self._say(f"leaving out {name} as it was left before: it is damaged")
+            self._progress(f"leaving out {name} as it was left before: it is damaged")
             shutil.rmtree(folder)
         elif not self.shared and (others := [*self.folder.glob(f"{stem}.*")]):
-            self._say(f"leaving out {name} as it was left before: model, options or code are others now")
+            self._progress(f"leaving out {name} as it was left before: model, options or code are others now")
             for other in others:
                 shutil.rmtree(other)
-        return self._make(folder, make)
+        part = self._make(folder, make)
+        self._progress.done(name)
+        return part
 
     def holds(self, name: str, depends: Mapping[str, Any]) -> bool:
         """Whether a part stands here already, be it damaged."""
@@ -143,7 +147,7 @@ class Parts:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def working_parts(output: Path, say: Callable[[str], None]) -> Parts:
+def working_parts(output: Path, progress: Progress) -> Parts:
     """The parts of a bundle's export, with those that an interrupted one to the same place has left.
 
     They stand in a hidden folder beside the bundle and of this process, which others leave alone while it lives.
@@ -155,7 +159,7 @@ def working_parts(output: Path, say: Callable[[str], None]) -> Parts:
                 leftover.rename(folder)
             elif leftover != folder:
                 shutil.rmtree(leftover, ignore_errors=True)
-    return Parts(folder, shared=False, say=say)
+    return Parts(folder, shared=False, progress=progress)
 
 
 def all_files(folder: Path) -> list[Path]:

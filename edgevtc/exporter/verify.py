@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from edgevtc.decoder.prompt import Rows, assemble
 from edgevtc.decoder.sampling import lead
 from edgevtc.errors import ExportError
 from edgevtc.eval.world import World
+from edgevtc.exporter.progress import Progress
 from edgevtc.exporter.reference import ReferenceDecoder
 from edgevtc.exporter.streamed import StreamedBackend
 from edgevtc.measure.compare import compare_decisions, difference
@@ -196,7 +197,7 @@ def reduce(compressor: Compressor, features: Mapping[str, Tensor]) -> list[np.nd
 
 
 def verify_draft(
-    draft: Bundle, entry: VerificationEntry, reference: TorchReference, progress: Callable[[str], None]
+    draft: Bundle, entry: VerificationEntry, reference: TorchReference, progress: Progress
 ) -> VerificationEntry:
     """Hold every graph of a bundle to torch, on a CPU, then one answer; returns the entry with what was found.
 
@@ -207,7 +208,10 @@ def verify_draft(
     """
     backend = StreamedBackend()
     verifier = Verifier(draft, backend)
-    checks = list(verifier.run(progress))
+    checks = []
+    for check in verifier.run(progress):
+        checks.append(check)
+        progress.done(check.part)
     differences = {graph: 0.0 for check in checks if (graph := check.part) in draft.manifest.files}
     for check in checks:
         if check.part in differences:
@@ -222,6 +226,7 @@ def verify_draft(
         require_passed(
             [Check("answer", "", False, reason=f"torch would not answer {answer!r}: it lags by {-margin:.2g}")]
         )
+    progress.done("answer")
     return replace(entry, answer=answer, answer_margin=margin, differences=differences)
 
 

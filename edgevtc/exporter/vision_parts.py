@@ -24,6 +24,7 @@ from edgevtc.exporter.options import CALIBRATION_BLIND, ENCODER_BLIND, without
 from edgevtc.exporter.parts import Parts
 from edgevtc.exporter.precision import to_float16
 from edgevtc.exporter.prepare import Prepared
+from edgevtc.exporter.progress import Progress
 from edgevtc.exporter.quantize_encoder import quantize_encoder
 from edgevtc.exporter.store import read_graph, write_graph
 from edgevtc.exporter.vision import export_compressor, export_encoder, fuse
@@ -203,7 +204,7 @@ def trace_ahead(
     shapes: Mapping[str, tuple[int, ...]],
     dtype: str,
     jobs: int,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> None:
     """Write what is missing of the compressors' graphs in several processes; each loads torch, which takes seconds."""
     names = [f"compressors/{compressor.key}" for compressor in compressors]
@@ -212,20 +213,17 @@ def trace_ahead(
     if jobs == 1 or len(missing) < 2:
         return
     progress(f"tracing {len(missing)} compressors in {jobs} processes")
-    place = Parts(graphs.folder, shared=graphs.shared, say=silent)
+    place = Parts(graphs.folder, shared=graphs.shared, progress=Progress())
     # Not forked: torch's threads do not survive that.
     with ProcessPoolExecutor(min(jobs, len(missing)), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        made = [
-            pool.submit(place.take, name, program, partial(write_compressor, compressor, shapes, dtype, silent))
-            for name, program, compressor in missing
-        ]
+        made = {}
+        for name, program, compressor in missing:
+            write = partial(write_compressor, compressor, shapes, dtype, Progress())
+            made[pool.submit(place.take, name, program, write)] = name
         for count, part in enumerate(as_completed(made), 1):
             part.result()
+            progress.done(made[part])
             progress(f"traced {count} of {len(missing)} compressors")
-
-
-def silent(step: str) -> None:
-    """Progress of a process beside the one that speaks."""
 
 
 def write_fused(

@@ -189,11 +189,18 @@ def test_what_cannot_be_exported_is_said_first(tmp_path, options, error, message
     assert not any(tmp_path.iterdir())
 
 
-def test_the_command_exports_and_reports(tiny_folder, traced_once, tmp_path, capsys):
+def test_the_command_exports_and_reports(tiny_folder, traced_once, tmp_path, capsys, monkeypatch):
     arguments = ["export", str(tiny_folder), "-o", str(tmp_path / "out"), "--num-frames", "2", "--frames-per-call", "2"]
-    assert main([*arguments, "--retention-ratio", "0.5", "--quantize", "fp32", "--no-fused", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    options = ["--retention-ratio", "0.5", "--quantize", "fp32", "--no-fused", "--json"]
+    assert main([*arguments, *options]) == 0
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert "\nverifying an answer\n" in printed.err and "11/11" not in printed.err
     assert report["methods"] == [{"name": "uniform", "budget": 4, "retention_ratio": 0.5}]
     assert report["size_bytes"] > 1e5 and report["answer"] and report["worst_difference"] < 1e-3
     assert main(arguments) == 1
     assert "--overwrite" in capsys.readouterr().err
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal, where a bar counts the parts
+    assert main([*arguments, *options, "--overwrite"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["methods"] == report["methods"] and "11/11" in printed.err

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,9 @@ TESTS = Path(__file__).parent.parent
 
 #: Kills of exports that reuse traced graphs, and so pass through all that is written; and of whole ones.
 KILLS, TRACED_KILLS = 46, 4
+
+#: Exports among which so many have to be hit: some end before their kill.
+ATTEMPTS = 2 * (KILLS + TRACED_KILLS)
 
 
 class Worker:
@@ -53,9 +57,10 @@ class Worker:
         child = int(self.process.stdout.readline())
         start = time.monotonic()
         if kill_after_s is not None:
-            time.sleep(kill_after_s)
-            with contextlib.suppress(ProcessLookupError):  # it ended before
-                os.kill(child, signal.SIGKILL)
+            ended, _, _ = select.select([self.process.stdout], [], [], kill_after_s)
+            with contextlib.suppress(ProcessLookupError):  # it ended at that very moment
+                if not ended:
+                    os.kill(child, signal.SIGKILL)
         return int(self.process.stdout.readline()), time.monotonic() - start
 
 
@@ -103,14 +108,19 @@ def test_fifty_kills_leave_no_half_bundle(tiny_folder, place, tmp_path):
     try:
         status, duration = worker.export("reused", None)
         assert status == 0
-        killed = interrupted = resumable = 0
-        for turn in range(KILLS + TRACED_KILLS):
-            if turn % 2:
+        killed = attempts = interrupted = resumable = 0
+        while killed < KILLS + TRACED_KILLS:
+            assert attempts < ATTEMPTS, f"only {killed} of {attempts} exports were hit: the others ended before"
+            attempts += 1
+            if attempts % 2 == 0:
                 shutil.rmtree(output, ignore_errors=True)
             was_there = output.exists()
-            kind = "traced" if turn >= KILLS else "reused"
+            kind = "reused" if killed < KILLS else "traced"
             delay = rng.uniform(0, 1.1 * duration) if kind == "reused" else rng.uniform(0.1, 1.5)
-            status, _ = worker.export(kind, delay)
+            status, took = worker.export(kind, delay)
+            assert status in (0, signal.SIGKILL)
+            # Resumed exports are shorter, and on a busy machine all are longer: the next takes about as long as this.
+            duration = took if status == 0 else max(took, duration)
             killed += status == signal.SIGKILL
             leftovers = [path.name for path in place.iterdir() if path != output]
             interrupted += bool(leftovers)
@@ -120,7 +130,7 @@ def test_fifty_kills_leave_no_half_bundle(tiny_folder, place, tmp_path):
                 assert sorted(manifest.files) == whole and manifest.verification.differences
             elif was_there:  # killed between the two renames: the next export puts it back
                 assert any(name.endswith("-old") for name in leftovers)
-        assert killed >= (KILLS + TRACED_KILLS) // 2 and interrupted >= KILLS // 4 and resumable >= KILLS // 4
+        assert interrupted >= KILLS // 2 and resumable >= KILLS // 2
         status, _ = worker.export("reused", None)
         assert status == 0
     finally:

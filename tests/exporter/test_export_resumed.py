@@ -30,11 +30,21 @@ class Steps(list):
     def __init__(self, until: str = "nowhere") -> None:
         super().__init__()
         self.until = until
+        self.counts: list[tuple[int, int]] = []
 
     def __call__(self, step: str) -> None:
         if step.startswith(self.until):
             raise KeyboardInterrupt
         self.append(step)
+
+    def count(self, done: int, total: int) -> None:
+        self.counts.append((done, total))
+
+    def parts(self) -> int:
+        """Number of parts, each of which was counted when it was done."""
+        total = len(self.counts) - 1
+        assert self.counts == [(done, total) for done in range(total + 1)]
+        return total
 
     def made(self) -> list[str]:
         return [step for step in self if step.startswith(MAKING)]
@@ -129,6 +139,21 @@ def test_what_was_damaged_is_made_anew(tiny_folder, traced_once, whole, tmp_path
     assert steps.said("leaving out ") == ["encoder", "embeddings"] and contents(output) == whole[1]
 
 
+@pytest.mark.parametrize(("fused", "graphs"), [(True, 7), (False, 5)])
+def test_every_part_is_counted_however_it_comes(tiny_folder, traced_once, tmp_path, fused, graphs):
+    options, output = replace(OPTIONS, fused=fused, weight_formats=("fp32", "w8a8")), tmp_path / "out"
+    broken, resumed, cached = Steps("verifying an answer"), Steps(), Steps()
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(tiny_folder, output, options, progress=broken, count=broken.count)
+    export_bundle(tiny_folder, output, options, cache_dir=tmp_path / "cache", progress=resumed, count=resumed.count)
+    arguments = {"overwrite": True, "cache_dir": tmp_path / "cache", "jobs": 2}
+    export_bundle(tiny_folder, output, options, progress=cached, count=cached.count, **arguments)
+    assert broken.counts == resumed.counts[:-1] and "encoder" in resumed.said("taking ")
+    assert cached.said("taking ") == ["compressors/uniform-b4", "compressors/none-b8"]
+    # Graphs are made and verified; embeddings and references made; prompt, embeddings and an answer verified.
+    assert resumed.parts() == cached.parts() == 2 * graphs + 2 + 3
+
+
 def test_on_request_nothing_is_taken_over(tiny_folder, traced_once, tmp_path):
     interrupted(tiny_folder, tmp_path / "out", "verifying")
     steps = Steps()
@@ -154,7 +179,8 @@ def test_other_exports_take_compressors_from_a_cache(tiny_folder, other_folder, 
 
 def test_several_processes_trace_the_same_graphs(tiny_folder, traced_once, whole, tmp_path):
     steps = Steps()
-    export_bundle(tiny_folder, tmp_path / "out", OPTIONS, jobs=2, progress=steps)
+    export_bundle(tiny_folder, tmp_path / "out", OPTIONS, jobs=2, progress=steps, count=steps.count)
+    assert steps.parts()  # those that other processes made, too
     assert steps.said("taking ") == ["compressors/uniform-b4", "compressors/none-b8"]
     assert steps.said("tracing ")[1] == "2 compressors in 2 processes" and contents(tmp_path / "out") == whole[1]
     with pytest.raises(ConfigError, match="0 jobs are not valid"):
