@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from edgevtc import Runner
@@ -129,6 +130,24 @@ def test_the_same_video_gives_the_same_receipt(samples):
     assert answers[0].positions_sha256 == answers[1].positions_sha256
     assert answers[0].answer == answers[1].answer
     assert len(answers[0].bundle_sha256) == 64
+
+
+@pytest.mark.parametrize("method", ["infomerge", "holitom", "ustc", "flashvid", "scissor"])
+def test_a_receipt_does_not_hang_on_how_a_graph_is_optimized(samples, monkeypatch, method):
+    def receipt():
+        answer = Runner(method=method, retention_ratio=0.1, threads=1).open(samples / SAMPLE).ask("what changed")
+        return answer.positions_sha256, answer.segments, answer.answer
+
+    plain = onnxruntime.SessionOptions
+
+    def unoptimized():
+        options = plain()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return options
+
+    optimized = receipt()
+    monkeypatch.setattr(onnxruntime, "SessionOptions", unoptimized)
+    assert receipt() == optimized
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from edgevtc import methods
 from edgevtc.catalogue import device_names, model_names
 from edgevtc.cli import main
 from edgevtc.methods import MethodSpec, Parameter, builtin_methods
+from edgevtc.methods.costs import _figures
 
 
 def listed(capsys: pytest.CaptureFixture[str], what: str) -> list[dict]:
@@ -30,6 +31,17 @@ def test_methods_are_listed_with_all_they_declare(capsys: pytest.CaptureFixture[
         if row["name"] in ("none", "uniform", "holitom"):
             assert row["cost"]["nodes"] > 0 and row["cost"]["gmac"] > 0 and row["cost"]["peak_mb"] > 0
         assert row["cost"] is None or 0 < row["cost"]["encoder_share"] < 0.1
+
+
+def test_every_method_with_figures_fits_beside_the_largest_encoder() -> None:
+    """The goals of docs/compressors.md at 64×169×3584: a tenth of the encoder's time, and 1.5 GB."""
+    figures = _figures()
+    sizes = {name: found["64x169x3584"] for name, found in figures["methods"].items() if "64x169x3584" in found}
+    assert {"none", "infomerge", "holitom", "flashvid", "scissor"} <= set(sizes)
+    encoder_s = 64 * figures["encoder_s_per_frame"]
+    assert {name: cost["peak_mb"] for name, cost in sizes.items() if not 0 < cost["peak_mb"] < 1500} == {}
+    shares = {name: cost["cpu_s"] / encoder_s for name, cost in sizes.items()}
+    assert {name: share for name, share in shares.items() if not 0 < share < 0.1} == {}
 
 
 def test_models_and_devices_are_those_of_the_catalogues(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The method in CONTRIBUTING.md, installed as the package it says it is, is listed, made and run."""
+"""The method in CONTRIBUTING.md, installed as the package it says it is, is listed, made, run and exported."""
 
 import json
 import os
@@ -9,11 +9,6 @@ from pathlib import Path
 
 import pytest
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 pytestmark = pytest.mark.export
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +17,8 @@ USE = """
 import json, torch
 from edgevtc.cli import main
 from edgevtc.compressors import create
+from edgevtc.exporter.contract import check_graph
+from edgevtc.exporter.vision import export_compressor
 from edgevtc.methods import method_names, method_spec
 
 method = create("motion", 5, 16, 23, calm=0.5)
@@ -34,6 +31,7 @@ print(json.dumps({
     "shape": list(tokens.shape),
     "exact": torch.equal(tokens, x.reshape(80, 12)[positions.long()]),
     "ascending": bool((positions[1:] > positions[:-1]).all()),
+    "breaches": list(map(str, check_graph(export_compressor(method, {"frame_tokens": (5, 16, 12)}), "compressor"))),
     "kept": torch.bincount(positions.long() // 16, minlength=5).tolist(),
 }))
 main(["list", "methods"])
@@ -51,25 +49,21 @@ def block(language: str, opening: str) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package installed in it, as an installer leaves it."""
-    project = tomllib.loads(block("toml", "[project]"))["project"]
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "edgevtc_motion.py").write_text(block("python", '"""motion'), encoding="utf-8")
-    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir()
-    metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    (info / "METADATA").write_text(metadata, encoding="utf-8")
-    lines = []
-    for group, points in project["entry-points"].items():
-        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in points.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+    """A folder with the package of the two blocks, as they stand, installed in it; edgevtc itself is there already."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    (source / "pyproject.toml").write_text(block("toml", "[project]"), encoding="utf-8")
+    (source / "edgevtc_motion.py").write_text(block("python", '"""motion'), encoding="utf-8")
+    offline = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *offline, "--target", str(folder), "."]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
 def python(site: Path, *arguments: str) -> str:
     path = os.pathsep.join([str(site), str(ROOT)])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -84,6 +78,7 @@ def test_the_example_works_as_an_installed_package(site):
     assert found["names"][-1] == "motion" and "changed most" in found["summary"]
     assert found["shape"] == [23, 12] and found["exact"] and found["ascending"]
     assert sum(found["kept"]) == 23 and found["kept"][2] == min(found["kept"])
+    assert found["breaches"] == []
     assert any(row.split()[:1] == ["motion"] for row in table)
 
 
