@@ -15,11 +15,12 @@ from edgevtc.compressors.blocks.density import (
     FAR,
     assign_to_centres,
     cosine_distances,
-    cosine_distances_between,
     density_peaks,
+    direction_distances,
     squared_distances,
 )
 from edgevtc.compressors.blocks.dyseg import dyseg
+from edgevtc.compressors.blocks.frames import unit
 from edgevtc.compressors.blocks.merging import merge_weights
 from edgevtc.compressors.blocks.ranking import histogram, one_hot, stable_rank, top_mask
 from edgevtc.compressors.blocks.segments import Segments
@@ -155,7 +156,8 @@ class FlashVID(Compressor):
         frames, size = selected.shape
         if frames == 1:
             return Trees(torch.zeros_like(selected), torch.zeros_like(selected, dtype=torch.int32))
-        distance = cosine_distances_between(x[1:], x[:-1])
+        directions = unit(x)
+        distance = direction_distances(directions[1:], directions[:-1])
         distance = torch.where(selected[:-1, None, :], FAR, distance)
         nearest = distance.amin(-1)
         reversed_index = torch.arange(size, 0, -1, dtype=torch.float32, device=x.device)

@@ -12,11 +12,11 @@ from torch import Tensor
 from edgevtc.compressors.base import Compressor, Features, Plan
 from edgevtc.compressors.blocks.apportion import apportion
 from edgevtc.compressors.blocks.ats import penalized_salient_tokens, salient_tokens
-from edgevtc.compressors.blocks.density import cosine_distances_between, density_peaks, squared_distances
+from edgevtc.compressors.blocks.density import density_peaks, direction_distances, squared_distances
 from edgevtc.compressors.blocks.dtm import anchors_per_frame, merge_matrix, nearest_anchors, pick_anchors
 from edgevtc.compressors.blocks.dyseg import dyseg
 from edgevtc.compressors.blocks.entropy import Richness, richness
-from edgevtc.compressors.blocks.frames import frame_products, squared_lengths
+from edgevtc.compressors.blocks.frames import frame_products, squared_lengths, unit
 from edgevtc.compressors.blocks.ranking import compact, prefix_count, stable_rank
 from edgevtc.compressors.blocks.segments import Segments
 from edgevtc.methods.infomerge import INFOMERGE
@@ -217,7 +217,7 @@ def segment_merit(
     """
     frame_mean = x.mean(1)
     mean, clip_mean = segments.segment_mean(frame_mean), frame_mean.mean(0)
-    uniqueness = cosine_distances_between(mean, clip_mean[None])[:, 0]
+    uniqueness = direction_distances(unit(mean), unit(clip_mean)[None])[:, 0]
     merit = uniqueness_weight * standardize(uniqueness, segments)
     if richness_weight:
         merit = merit + richness_weight * standardize(richness(x, segments, mode), segments)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from edgevtc.compressors.base import Compressor, Features, Plan
-from edgevtc.compressors.blocks.density import cosine_distances_between
+from edgevtc.compressors.blocks.density import direction_distances
 from edgevtc.compressors.blocks.frames import unit
 from edgevtc.compressors.blocks.ranking import compact, histogram, prefix_count, top_mask
 from edgevtc.compressors.blocks.slots import raster_slots
@@ -160,7 +160,7 @@ def _rows(slot: Tensor, weight: Tensor, budget: int) -> Tensor:
 
 def _most_similar(x: Tensor, representatives: Tensor) -> Tensor:
     """[M] int32 row of representatives [B, D] with the largest cosine to each row of x [M, D]; the first of equals."""
-    distance = cosine_distances_between(representatives, x)
+    distance = direction_distances(unit(representatives), unit(x))
     rows = representatives.shape[0]
     reversed_row = torch.arange(rows, 0, -1, dtype=torch.float32, device=x.device)[:, None]
     first = torch.where(distance <= distance.amin(0) + NOISE, reversed_row, 0.0).amax(0)

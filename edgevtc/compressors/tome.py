@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from edgevtc.compressors.base import Compressor, Features, Plan
-from edgevtc.compressors.blocks.density import cosine_distances_between
-from edgevtc.compressors.blocks.frames import even_shares, folded_by_frame
+from edgevtc.compressors.blocks.density import direction_distances
+from edgevtc.compressors.blocks.frames import even_shares, folded_by_frame, unit
 from edgevtc.compressors.blocks.ranking import one_hot, stable_rank
 from edgevtc.compressors.blocks.slots import raster_slots
 from edgevtc.methods.tome import TOME
@@ -84,9 +84,10 @@ def merge_round(metric: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
         on, then all odd ones; merged [T, n] bool, the even tokens that did.
     """
     size = metric.shape[1]
-    even, odd = metric[:, ::2], metric[:, 1::2]
+    directions = unit(metric)
+    even, odd = directions[:, ::2], directions[:, 1::2]
     evens, odds = even.shape[1], odd.shape[1]
-    distance = cosine_distances_between(even, odd)
+    distance = direction_distances(even, odd)
     least = distance.amin(-1)
     # Reversed numbers make a plain maximum prefer the lower index, where ArgMax leaves ties open.
     reversed_index = torch.arange(odds, 0, -1, dtype=torch.float32, device=metric.device)

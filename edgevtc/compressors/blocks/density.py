@@ -12,8 +12,8 @@ __all__ = [
     "FAR",
     "assign_to_centres",
     "cosine_distances",
-    "cosine_distances_between",
     "density_peaks",
+    "direction_distances",
     "squared_distances",
 ]
 
@@ -56,9 +56,8 @@ def cosine_distances(x: Tensor) -> Tensor:
     return torch.where(none[..., :, None] | none[..., None, :], 1.0, halves)
 
 
-def cosine_distances_between(x: Tensor, others: Tensor) -> Tensor:
-    """As :func:`cosine_distances`, of each token x [..., M, D] and each of others [..., N, D]: [..., M, N] float32."""
-    x, others = unit(x), unit(others)
+def direction_distances(x: Tensor, others: Tensor) -> Tensor:
+    """As :func:`cosine_distances`, of directions x [..., M, D] and others [..., N, D] that `unit` gave: [..., M, N]."""
     none, other_none = without_direction(x), without_direction(others)
     mean = others.mean(-2, keepdim=True)
     x, others = x - mean, others - mean
