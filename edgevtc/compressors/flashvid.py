@@ -16,11 +16,10 @@ from edgevtc.compressors.blocks.density import (
     assign_to_centres,
     cosine_distances,
     density_peaks,
-    direction_distances,
     squared_distances,
 )
 from edgevtc.compressors.blocks.dyseg import dyseg
-from edgevtc.compressors.blocks.frames import unit
+from edgevtc.compressors.blocks.frames import unit, without_direction
 from edgevtc.compressors.blocks.merging import merge_weights
 from edgevtc.compressors.blocks.ranking import histogram, one_hot, stable_rank, top_mask
 from edgevtc.compressors.blocks.segments import Segments
@@ -156,8 +155,13 @@ class FlashVID(Compressor):
         frames, size = selected.shape
         if frames == 1:
             return Trees(torch.zeros_like(selected), torch.zeros_like(selected, dtype=torch.int32))
+        # As direction_distances, whose copies of both sides would not fit in the memory that is allowed.
         directions = unit(x)
-        distance = direction_distances(directions[1:], directions[:-1])
+        apart = directions - directions.mean((0, 1))
+        half = torch.linalg.vector_norm(apart, dim=-1).square() / 2
+        distance = half[1:, :, None] + half[:-1, None, :] - apart[1:] @ apart[:-1].transpose(1, 2)
+        none = without_direction(directions)
+        distance = torch.where(none[1:, :, None] | none[:-1, None, :], 1.0, distance)
         distance = torch.where(selected[:-1, None, :], FAR, distance)
         nearest = distance.amin(-1)
         reversed_index = torch.arange(size, 0, -1, dtype=torch.float32, device=x.device)
