@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from edgevtc.compressors.base import Compressor, Features, Plan
-from edgevtc.compressors.blocks.density import direction_distances
 from edgevtc.compressors.blocks.frames import even_shares, folded_by_frame, unit
 from edgevtc.compressors.blocks.ranking import one_hot, stable_rank
 from edgevtc.compressors.blocks.slots import raster_slots
@@ -84,16 +83,16 @@ def merge_round(metric: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
         on, then all odd ones; merged [T, n] bool, the even tokens that did.
     """
     size = metric.shape[1]
-    directions = unit(metric)
-    even, odd = directions[:, ::2], directions[:, 1::2]
+    tokens = unit(metric)
+    even, odd = tokens[:, ::2], tokens[:, 1::2]
     evens, odds = even.shape[1], odd.shape[1]
-    distance = direction_distances(even, odd)
-    least = distance.amin(-1)
+    similarity = even @ odd.transpose(1, 2)
+    best = similarity.amax(-1)
     # Reversed numbers make a plain maximum prefer the lower index, where ArgMax leaves ties open.
     reversed_index = torch.arange(odds, 0, -1, dtype=torch.float32, device=metric.device)
-    nearest = odds - torch.where(distance <= least[..., None], reversed_index, 0.0).amax(-1)
+    nearest = odds - torch.where(similarity >= best[..., None], reversed_index, 0.0).amax(-1)
     removed = torch.tensor([size - count for count in counts], dtype=torch.float32, device=metric.device)[:, None]
-    rank = stable_rank(least, descending=False)
+    rank = stable_rank(best)
     merged = rank < removed
     of_even = torch.where(merged, evens - removed + nearest, rank - removed)
     of_odd = evens - removed + torch.arange(odds, dtype=torch.float32, device=metric.device)
