@@ -90,7 +90,7 @@ def shapes_of(config: LlavaOnevisionConfig) -> dict[str, torch.Size]:
 
 
 def write_hollow_checkpoint(folder: Path, config: LlavaOnevisionConfig) -> None:
-    """A checkpoint that has every tensor's place and none of its bytes: a sparse file, enough for a plan."""
+    """A checkpoint that has every tensor's place and none of its bytes: a sparse file and texts, enough for a plan."""
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
     header, end = {}, 0
@@ -102,10 +102,11 @@ def write_hollow_checkpoint(folder: Path, config: LlavaOnevisionConfig) -> None:
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + end)
+    write_texts(folder)
 
 
 def write_checkpoint(folder: Path, config: LlavaOnevisionConfig) -> None:
-    """Random bfloat16 weights in shards, a tokenizer of a few words, and a chat template."""
+    """Random bfloat16 weights in shards, and texts."""
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
     generator = torch.Generator().manual_seed(0)
@@ -129,6 +130,11 @@ def write_checkpoint(folder: Path, config: LlavaOnevisionConfig) -> None:
             written = 0
     flush()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    write_texts(folder)
+
+
+def write_texts(folder: Path) -> None:
+    """A tokenizer of a few words, a chat template, and how an answer ends."""
     words = ["<unk>", "user", "assistant", "what", "happens", "in", "the", "video", "?"]
     vocabulary = {word: index for index, word in enumerate(words)} | {"<video>": VIDEO_TOKEN_ID}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
