@@ -10,6 +10,7 @@ from edgevtc.compressors.blocks.ats import salient_tokens
 from edgevtc.compressors.blocks.density import density_peaks, squared_distances
 from edgevtc.compressors.blocks.dtm import anchors_per_frame, merge_matrix, nearest_anchors, pick_anchors
 from edgevtc.compressors.blocks.dyseg import dyseg, neighbour_change
+from edgevtc.compressors.blocks.ranking import largest_of_row
 from edgevtc.compressors.blocks.segments import Segments, segments_from_start
 
 pytestmark = pytest.mark.export
@@ -47,6 +48,13 @@ def test_cuts(path):
 def test_salient_tokens(onevision):
     salient = salient_tokens(torch.from_numpy(onevision["saliency"]), int(onevision["salient_per_frame"]))
     assert (np.stack([np.flatnonzero(row) for row in salient]) == onevision["salient_idx"]).all()
+
+
+@pytest.mark.parametrize("path", [*VIDEO, *QWEN], ids=lambda path: path.stem)
+def test_salient_tokens_of_differing_counts(path):
+    golden = dict(np.load(path))
+    salient = largest_of_row(torch.from_numpy(golden["saliency"]), torch.from_numpy(golden["salient_count"]).float())
+    assert (salient == chosen(golden, 0)).all()
 
 
 def test_density_and_score(onevision):
@@ -89,6 +97,16 @@ def test_video_anchors_and_merged_tokens(llava_video):
     anchors = picked(llava_video, x, salient, segments)
     assert (anchors == chosen(llava_video, 1)).all()
     check_merged(llava_video, x, anchors, ~salient, segments, members="others")
+
+
+@pytest.mark.parametrize("path", QWEN, ids=lambda path: path.stem)
+def test_qwen_anchors_and_merged_tokens(path):
+    """Only some frames of a segment keep tokens there."""
+    golden = dict(np.load(path))
+    x, salient, segments = torch.from_numpy(golden["tokens"]), chosen(golden, 0), segments_of(golden)
+    anchors = picked(golden, x, salient, segments)
+    assert (anchors == chosen(golden, 1)).all()
+    check_merged(golden, x, anchors, ~salient, segments, members="others")
 
 
 def segments_of(golden) -> Segments:
