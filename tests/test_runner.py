@@ -1,6 +1,8 @@
 """From a real mp4 to an answer, through the embedded bundle."""
 
 import itertools
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -8,6 +10,9 @@ import pytest
 
 from edgevtc import Runner
 from edgevtc.errors import ConfigError, VideoError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from bench_receipts import leave_graphs_unoptimized
 
 SAMPLE = "corridor.mp4"
 
@@ -138,15 +143,9 @@ def test_a_receipt_does_not_hang_on_how_a_graph_is_optimized(samples, monkeypatc
         answer = Runner(method=method, retention_ratio=0.1, threads=1).open(samples / SAMPLE).ask("what changed")
         return answer.positions_sha256, answer.segments, answer.answer
 
-    plain = onnxruntime.SessionOptions
-
-    def unoptimized():
-        options = plain()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return options
-
     optimized = receipt()
-    monkeypatch.setattr(onnxruntime, "SessionOptions", unoptimized)
+    monkeypatch.setattr(onnxruntime, "SessionOptions", onnxruntime.SessionOptions)  # put back afterwards
+    leave_graphs_unoptimized()
     assert receipt() == optimized
 
 

@@ -16,7 +16,7 @@ from edgevtc.compressors.blocks.density import density_peaks, direction_distance
 from edgevtc.compressors.blocks.dtm import anchors_per_frame, merge_matrix, nearest_anchors, pick_anchors
 from edgevtc.compressors.blocks.dyseg import dyseg
 from edgevtc.compressors.blocks.entropy import Richness, richness
-from edgevtc.compressors.blocks.frames import frame_products, squared_lengths, unit
+from edgevtc.compressors.blocks.frames import SHORTEST, frame_products, squared_lengths, unit
 from edgevtc.compressors.blocks.ranking import compact, prefix_count, stable_rank
 from edgevtc.compressors.blocks.segments import Segments
 from edgevtc.methods.infomerge import INFOMERGE
@@ -190,7 +190,7 @@ def temporal_feature_dynamics(x: Tensor, segments: Segments) -> Tensor:
     """
     frames, size = x.shape[:2]
     products = frame_products(x)
-    norms = squared_lengths(products, frames).sqrt().clamp_min(1e-6)
+    norms = squared_lengths(products, frames).sqrt().clamp_min(SHORTEST)
     cosine = products.reshape(size, frames, frames) / norms[:, :, None] / norms[:, None, :]
     change = (cosine[:, 1:] - cosine[:, :-1]).abs()
     # A step counts if both of its frames are in the segment, against the frames of that segment only.

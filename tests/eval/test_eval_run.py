@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from edgevtc import Runner
@@ -58,9 +59,9 @@ def file_of(folder: Path, video: int) -> Path:
     return EVALUATION.clips(folder).file(video)
 
 
-#: More than the 0.24 that a margin was seen to differ by where a runtime computes one row and many by different int8
-#: kernels (ONNX Runtime 1.23), and the cache held another part of the prompt.
-JITTER = 0.25
+#: Most, with room to spare, that a margin differs where the cache held another part of the prompt; up to ONNX Runtime
+#: 1.23, which computes one row and many by different int8 kernels, 0.24 was seen.
+JITTER = 0.25 if tuple(map(int, onnxruntime.__version__.split(".")[:2])) <= (1, 23) else 0.2
 
 
 def decided(folder: Path) -> list[dict]:
@@ -106,10 +107,15 @@ def test_a_record_holds_every_cell_and_what_ask_answers(finished):
         assert_same_answers(said, found[1]["cells"][name])
 
 
-@pytest.mark.parametrize(("quantile", "mostly"), [(0.2, 12), (0.8, 86)])
-def test_auto_of_the_records_is_auto_of_the_runner(finished, quantile, mostly):
+def test_auto_of_the_records_is_auto_of_the_runner(finished):
     margins = [margin for record in records(finished).values() for margin in record["cells"]["holitom-b12"]["margins"]]
-    least = float(np.quantile(margins, quantile))
+    # Few questions are firm about both budgets at one threshold: a low one and a high one have some of each.
+    firm = [budget for share in (0.2, 0.8) for budget in firm_by_both(finished, float(np.quantile(margins, share)))]
+    assert set(firm) == {12, 86}
+
+
+def firm_by_both(finished: Path, least: float) -> list[int]:
+    """Budgets that runner and records chose by a threshold, of the questions whose margins leave no doubt."""
     with Journal(finished) as journal:
         journal.arguments = replace(journal.arguments, auto={"holitom": AutoEntry((12, 86), least)})
     (auto,) = make_report(journal, blind_scenes=100).auto
@@ -129,9 +135,10 @@ def test_auto_of_the_records_is_auto_of_the_runner(finished, quantile, mostly):
                 answer = session.ask(question.text)
                 assert (answer.budget, answer.answer) == (budget, chosen.answers[index])
                 firm.append(budget)
-    assert mostly in firm
     assert auto.accuracy.accuracy == pytest.approx(sum(right) / len(right))
-    assert set(kept) == {12, 86} and auto.tokens_kept == pytest.approx(sum(kept) / len(kept))
+    assert auto.tokens_kept == pytest.approx(sum(kept) / len(kept))
+    assert 12 < auto.tokens_kept < 86
+    return firm
 
 
 def test_clips_are_files_of_several_forms(finished):

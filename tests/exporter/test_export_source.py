@@ -12,6 +12,7 @@ from huggingface_hub import errors
 
 from edgevtc.cli import main
 from edgevtc.errors import ConfigError, ExportError
+from edgevtc.exporter import source
 from edgevtc.exporter.options import ExportOptions
 from edgevtc.exporter.source import find_checkpoint
 
@@ -127,9 +128,10 @@ def test_pickled_weights_are_neither_fetched_nor_read(hub, tmp_path):
     assert not list(hub.root.rglob("*.bin"))
 
 
-def test_a_download_that_does_not_fit_is_not_begun(hub):
+def test_a_download_that_does_not_fit_is_not_begun(hub, monkeypatch):
     hub.size = 10**18
-    with pytest.raises(ExportError, match=r"takes 1\.0 EB to download, .* [kMGTP]?B free"):
+    monkeypatch.setattr(source.shutil, "disk_usage", lambda folder: SimpleNamespace(free=5 * 10**9))
+    with pytest.raises(ExportError, match=r"takes 1\.0 EB to download, .* 5\.0 GB free"):
         find_checkpoint("someone/model")
     assert [call["dry_run"] for call in hub.calls] == [True]
 
