@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevtc.errors import ConfigError, choices
-from edgevtc.eval.world_labels import scene_labels
+from edgevtc.eval.world_labels import GRID, scene_labels
 from edgevtc.eval.world_questions import Question, QuestionMaker
 from edgevtc.eval.world_render import NOISE_LEVELS, Renderer
 from edgevtc.eval.world_scene import HELD_OUT, SIDE, Kind, Scene, SceneMaker
@@ -96,9 +96,11 @@ class World:
         frames = self.renderer.frames(scene) if render else np.zeros((0, SIDE, SIDE, 3), np.uint8)
         return Sample(scene, frames, self.questions(scene, limit))
 
-    def crowd(self, number: int) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
-        """Single frames [number, 96, 96, 3] packed with things, stars and signs, with their cell labels stacked."""
+    def crowd(
+        self, number: int, side: int = SIDE, grid: int = GRID
+    ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
+        """Single frames [number, side, side, 3] packed with things, stars and signs, with their cell labels stacked."""
         scenes = [self._scenes.crowd() for _ in range(number)]
-        frames = np.concatenate([self.renderer.frames(scene) for scene in scenes])
-        labels = [scene_labels(scene) for scene in scenes]
+        frames = np.concatenate([self.renderer.frames(scene, size=(side, side)) for scene in scenes])
+        labels = [scene_labels(scene, grid) for scene in scenes]
         return frames, {name: np.concatenate([label[name] for label in labels]) for name in labels[0]}

@@ -1,4 +1,4 @@
-"""Dense labels of a scene, for auxiliary losses: per cell of the 6×6 token grid, and per frame."""
+"""Dense labels of a scene, for auxiliary losses: per cell of the token grid, 6×6 or another, and per frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["CELL", "CELL_CLASSES", "FRAME_CLASSES", "GRID", "IGNORE", "scene_lab
 CELL = 16
 GRID = SIDE // CELL
 IGNORE = -1
-#: Labels [T, 6, 6] and their number of classes. `color`, `shape`, `size`, `digit` have 0 for nothing there; the rest
+#: Labels [T, G, G] and their number of classes. `color`, `shape`, `size`, `digit` have 0 for nothing there; the rest
 #: are IGNORE there. `changed`: 0 not yet, 1 its colour, 2 its size; `birth_…`: as it was when it appeared; the rest are
 #: those of :mod:`edgevtc.eval.world_history`.
 CELL_CLASSES = {
@@ -45,13 +45,13 @@ FRAME_CLASSES = {"things": 9, "newest": 9, "flash": 9, "flashes": 4, "changes": 
 _STAR, _SIGN = 6, 7
 
 
-def scene_labels(scene: Scene) -> dict[str, NDArray[Any]]:
-    """Labels of the model's frames: `CELL_CLASSES` [T, 6, 6], `FRAME_CLASSES` [T], and `seen` [T, 16], which tells
-    whether each colour (8), shape (5), a star, a sign and any thing at all is in the picture."""
-    total = scene.ticks
+def scene_labels(scene: Scene, grid: int = GRID) -> dict[str, NDArray[Any]]:
+    """Labels of the model's frames: `CELL_CLASSES` [T, G, G], `FRAME_CLASSES` [T], and `seen` [T, 16], which tells
+    whether each colour (8), shape (5), a star, a sign and any thing at all is in the picture. G is `grid`."""
+    total, cell = scene.ticks, SIDE / grid
     now = np.arange(total)
     labels: dict[str, NDArray[Any]] = {
-        name: np.full((total, GRID, GRID), 0 if name in ("color", "shape", "size", "digit") else IGNORE, np.int64)
+        name: np.full((total, grid, grid), 0 if name in ("color", "shape", "size", "digit") else IGNORE, np.int64)
         for name in CELL_CLASSES
     }
     labels |= {name: np.zeros(total, np.int64) for name in FRAME_CLASSES}
@@ -64,7 +64,7 @@ def scene_labels(scene: Scene) -> dict[str, NDArray[Any]]:
         late = thing.changed(ticks)
         color = np.where(late, thing.last_color, thing.color)
         kind = 1 if thing.new_color is not None else 2 if thing.new_size is not None else 0
-        column, row = (np.clip(thing.at(ticks), 0, SIDE - 1) // CELL).astype(int).T
+        column, row = (np.clip(thing.at(ticks), 0, SIDE - 1) // cell).astype(int).T
         cells: dict[str, Any] = {
             "color": color + 1,
             "shape": thing.shape + 1,
@@ -87,20 +87,19 @@ def scene_labels(scene: Scene) -> dict[str, NDArray[Any]]:
             labels["changes"][thing.changes :] |= kind
         seen[ticks, color] = seen[ticks, 8 + thing.shape] = seen[ticks, 15] = 1
     for flash in scene.flashes:
-        ticks = now[flash.enters : flash.leaves]
-        _cover(labels, ticks, flash.x, flash.y, {"color": flash.color + 1, "shape": _STAR, "size": 2, "digit": 0})
+        ticks, place = now[flash.enters : flash.leaves], (int(flash.y // cell), int(flash.x // cell))
+        _cover(labels, ticks, place, {"color": flash.color + 1, "shape": _STAR, "size": 2, "digit": 0})
         labels["flash"][flash.enters :] = flash.color + 1
         labels["flashes"][flash.enters :] += 1
         seen[ticks, flash.color] = seen[ticks, 13] = 1
     for sign in scene.signs:
-        ticks = now[sign.enters : sign.leaves]
-        cells = {"color": IGNORE, "shape": _SIGN, "size": IGNORE, "digit": sign.digit + 1}
-        _cover(labels, ticks, sign.x, sign.y, cells)
+        ticks, place = now[sign.enters : sign.leaves], (int(sign.y // cell), int(sign.x // cell))
+        _cover(labels, ticks, place, {"color": IGNORE, "shape": _SIGN, "size": IGNORE, "digit": sign.digit + 1})
         seen[ticks, 14] = 1
     return labels
 
 
-def _cover(labels: dict[str, NDArray[Any]], ticks: NDArray[Any], x: float, y: float, cell: dict) -> None:
+def _cover(labels: dict[str, NDArray[Any]], ticks: NDArray[Any], place: tuple[int, int], cell: dict) -> None:
     """What hides the things under it: its own labels, IGNORE for the rest."""
     for name in CELL_CLASSES:
-        labels[name][ticks, int(y) // CELL, int(x) // CELL] = cell.get(name, IGNORE)
+        labels[name][(ticks, *place)] = cell.get(name, IGNORE)

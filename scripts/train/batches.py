@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from edgevtc.eval.world import SPLITS, Sample, World
+from edgevtc.eval.world_labels import CELL, GRID, scene_labels
 from edgevtc.eval.world_phrases import PROMPTS
 from edgevtc.eval.world_questions import Question
 from edgevtc.eval.world_scene import Kind, Scene
@@ -30,7 +31,7 @@ SELDOM, SELDOM_SHARE = ("beside", "between", "fastest", "left"), 0.4
 
 @dataclass
 class Batch:
-    """Frames [B, T, 96, 96, 3]; questions [B, K, Q] and answers [B, K, 3] as ids; the questions' types; labels."""
+    """Frames [B, T, H, W, 3]; questions [B, K, Q] and answers [B, K, 3] as ids; the questions' types; labels."""
 
     kind: str
     frames: Tensor
@@ -68,10 +69,10 @@ def encode_questions(asked: list[list[Question]]) -> tuple[Tensor, Tensor]:
     return questions, answers
 
 
-def collate(kind: str, samples: list[Sample]) -> Batch:
-    """One batch of samples of a kind."""
+def collate(kind: str, samples: list[Sample], grid: int = GRID) -> Batch:
+    """One batch of samples of a kind, with labels for a grid of so many tokens a side."""
     questions, answers = encode_questions([sample.questions for sample in samples])
-    labels = [sample.labels for sample in samples]
+    labels = [scene_labels(sample.scene, grid) for sample in samples]
     return Batch(
         kind,
         torch.from_numpy(np.stack([sample.frames for sample in samples])),
@@ -82,25 +83,28 @@ def collate(kind: str, samples: list[Sample]) -> Batch:
     )
 
 
-def draw(world: World, kind: Kind, rng: np.random.Generator) -> Sample:
+def draw(world: World, kind: Kind, rng: np.random.Generator, grid: int = GRID) -> Sample:
     """A sample of a kind; half of the videos are such that one of the seldom types can be asked."""
     wanted = str(rng.choice(SELDOM)) if kind == "video" and rng.random() < SELDOM_SHARE else None
     while True:
         sample = world.sample(kind, QUESTIONS[kind], render=False)
         if wanted is None or any(question.type == wanted for question in sample.questions):
-            return replace(sample, frames=shown(world, sample.scene, rng))
+            return replace(sample, frames=shown(world, sample.scene, rng, grid))
 
 
-def shown(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Frames [T, 96, 96, 3] of a scene: most as a reader of a file of it sees them, the others as drawn."""
-    return footage(scene, world.renderer, rng) if rng.random() < FILED else world.renderer.frames(scene)
+def shown(world: World, scene: Scene, rng: np.random.Generator, grid: int = GRID) -> NDArray[np.uint8]:
+    """Frames [T, H, W, 3] of a scene: most as a reader of a file of it sees them, the others as drawn."""
+    side = grid * CELL
+    if rng.random() < FILED:
+        return footage(scene, world.renderer, rng, side)
+    return world.renderer.frames(scene, size=(side, side))
 
 
 class Batches(IterableDataset):
     """Batches of kinds drawn by share. Every worker, and every `seed`, has a world of its own."""
 
-    def __init__(self, mix: dict[str, float], seed: int, scale: float = 1.0) -> None:
-        self._mix, self._seed, self._scale = mix, seed, scale
+    def __init__(self, mix: dict[str, float], seed: int, scale: float = 1.0, grid: int = GRID) -> None:
+        self._mix, self._seed, self._scale, self._grid = mix, seed, scale, grid
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -112,8 +116,8 @@ class Batches(IterableDataset):
             kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
             number = max(1, round(SIZES[kind] * self._scale))
             if kind == "crowd":
-                frames, labels = world.crowd(number)
+                frames, labels = world.crowd(number, self._grid * CELL, self._grid)
                 tensors = {name: torch.from_numpy(value)[:, None] for name, value in labels.items()}
                 yield Batch(kind, torch.from_numpy(frames)[:, None], labels=tensors)
             else:
-                yield collate(kind, [draw(world, kind, rng) for _ in range(number)])
+                yield collate(kind, [draw(world, kind, rng, self._grid) for _ in range(number)], self._grid)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from batches import shown
+from network import grid_of
 from numpy.typing import NDArray
 from packing import see
 from transformers import LlavaOnevisionForConditionalGeneration
@@ -35,7 +36,7 @@ def mean_tokens(model: torch.nn.Module, world: World, number: int) -> NDArray[np
     """[number, D] mean token of fresh scenes of a world, most of them as files show them."""
     means, rng = [], np.random.default_rng(0)
     for start in range(0, number, BATCH):
-        frames = [shown(world, world.scene(), rng) for _ in range(min(BATCH, number - start))]
+        frames = [shown(world, world.scene(), rng, grid_of(model)) for _ in range(min(BATCH, number - start))]
         tokens, _, _ = see(model, torch.from_numpy(np.stack(frames)), train_tower=False)
         means.append(tokens.double().mean(1).numpy())
     return np.concatenate(means)

@@ -22,14 +22,14 @@ SIDES, ASPECTS = (112, 400), (1.0, 1.0, 4 / 3, 3 / 4, 16 / 9, 10 / 7)
 FACTORS = (18, 29)
 
 
-def footage(scene: Scene, renderer: Renderer, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Frames [T, 96, 96, 3] of a scene read from a file of some kind: size, length and quality are drawn."""
+def footage(scene: Scene, renderer: Renderer, rng: np.random.Generator, side: int = SIDE) -> NDArray[np.uint8]:
+    """Frames [T, side, side, 3] of a scene read from a file of some kind: size, length and quality are drawn."""
     longest, aspect = np.exp(rng.uniform(*np.log(SIDES))), float(rng.choice(ASPECTS))
     size = int(longest * min(1.0, aspect)) // 2 * 2, int(longest / max(1.0, aspect)) // 2 * 2
     frames = scene.ticks if scene.ticks == 1 or rng.random() < 0.15 else int(rng.integers(2, 40)) * scene.ticks
     chosen = np.linspace(0, frames - 1, scene.ticks, dtype=np.int64)
     shown = renderer.frames(scene, frame_ticks(scene, frames)[chosen], size)
-    return np.stack([resize(frame, (SIDE, SIDE), "bicubic") for frame in coded(shown, int(rng.integers(*FACTORS)))])
+    return np.stack([resize(frame, (side, side), "bicubic") for frame in coded(shown, int(rng.integers(*FACTORS)))])
 
 
 def coded(frames: NDArray[np.uint8], crf: int) -> list[NDArray[np.uint8]]:

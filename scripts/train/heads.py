@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from network import HIDDEN, TOKENS, VISION_HIDDEN
+from network import HIDDEN, VISION_HIDDEN
 from torch import Tensor, nn
 
 from edgevtc.eval.world_history import BESIDE_CLASSES, HISTORY_CLASSES
@@ -59,7 +59,7 @@ class Heads(nn.Module):
 
     def pooling_loss(self, pooled: Tensor, attention: Tensor, labels: Labels) -> tuple[Tensor, Scores]:
         """Trains the pooling head: its output [B, T, Dv] tells what is in the picture and how many things, its
-        attention [B, T, 36] covers the cells with something in them evenly."""
+        attention [B, T, N] covers the cells with something in them evenly."""
         seen = labels["seen"].float()
         logits = self.seen(pooled)
         loss = 2 * F.binary_cross_entropy_with_logits(logits, seen)
@@ -98,7 +98,7 @@ class Heads(nn.Module):
                 scores["track_" + name] = right.mean().item()
             elif bool(late.any()):
                 scores["track_" + name] = right[late[mask]].mean().item()
-        ends = self.norms[1](hidden[1].unflatten(1, (length, TOKENS))[:, :, -1])
+        ends = self.norms[1](hidden[1].unflatten(1, (length, -1))[:, :, -1])
         for name in _SO_FAR:
             logits, target = self.frame[name](ends), labels[name]
             loss = loss + 0.5 * F.cross_entropy(logits.flatten(0, 1), target.flatten())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor, nn
@@ -19,11 +21,8 @@ from transformers import (
 )
 
 from edgevtc.eval.world_labels import CELL, GRID
-from edgevtc.eval.world_scene import SIDE
 from edgevtc.eval.world_words import BOS, EOS, IMAGE, PAD, UNKNOWN, VIDEO, VOCABULARY, VOCABULARY_ROWS
 
-#: Visual tokens of a frame, after 2×2 pooling of 12×12 patches.
-TOKENS = GRID * GRID
 HIDDEN, VISION_HIDDEN = 192, 128
 #: Every question stands alone: the model was trained on one question a prompt, so earlier turns are left out.
 CHAT_TEMPLATE = """\
@@ -33,7 +32,6 @@ CHAT_TEMPLATE = """\
 {%- else %}{% for part in turn.content if part.type == "text" %} {{ part.text }}{% endfor %}
 {%- endif %} <a>"""
 PREPROCESSING = {
-    "size": {"height": SIDE, "width": SIDE},
     "resample": 3,
     "do_rescale": True,
     "rescale_factor": 1 / 255,
@@ -43,14 +41,18 @@ PREPROCESSING = {
 }
 
 
-def build(seed: int = 0) -> LlavaOnevisionForConditionalGeneration:
-    """The model with random weights. The vision tower has SigLIP's attention-pooling head."""
+def build(seed: int = 0, grid: int = GRID) -> LlavaOnevisionForConditionalGeneration:
+    """The model with random weights. The vision tower has SigLIP's attention-pooling head.
+
+    A frame has grid × grid visual tokens, each pooled from 2×2 patches, and 16 pixels for each along its sides.
+    """
+    side = grid * CELL
     vision = SiglipVisionConfig(
         hidden_size=VISION_HIDDEN,
         intermediate_size=384,
         num_hidden_layers=4,
         num_attention_heads=4,
-        image_size=SIDE,
+        image_size=side,
         patch_size=CELL // 2,
         vision_use_head=True,
     )
@@ -76,15 +78,22 @@ def build(seed: int = 0) -> LlavaOnevisionForConditionalGeneration:
         video_token_index=VIDEO,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
-        image_grid_pinpoints=[[SIDE, SIDE]],
+        image_grid_pinpoints=[[side, side]],
         tie_word_embeddings=True,
     )
     torch.manual_seed(seed)
     return LlavaOnevisionForConditionalGeneration(config)
 
 
+def grid_of(model: nn.Module) -> int:
+    """Visual tokens along each side of a frame."""
+    return model.config.vision_config.image_size // CELL
+
+
 def warm_start(model: nn.Module, folder: Path) -> list[str]:
-    """Copy the weights of a checkpoint folder; a grown table keeps its first rows. Returns the names it did not have.
+    """Copy the weights of a checkpoint folder. Returns the names it did not have.
+
+    A grown table of words keeps its first rows; the tower's positions are stretched over another grid.
 
     Raises:
         ValueError: A weight of the folder has no place in the model.
@@ -98,10 +107,19 @@ def warm_start(model: nn.Module, folder: Path) -> list[str]:
     for name, value in state.items():
         if value.shape == new[name].shape:
             new[name] = value
+        elif name.endswith("position_embedding.weight"):
+            new[name] = _stretched(value, len(new[name]))
         else:
             new[name][:words] = value[:words]
     model.load_state_dict(new)
     return sorted(new.keys() - state.keys())
+
+
+def _stretched(positions: Tensor, count: int) -> Tensor:
+    """Embeddings of a square of positions [P, D] for a square of `count`."""
+    old, new = (math.isqrt(number) for number in (len(positions), count))
+    square = positions.T.reshape(1, -1, old, old)
+    return F.interpolate(square, (new, new), mode="bicubic", align_corners=False).reshape(-1, count).T
 
 
 def load_heads(heads: nn.Module, folder: Path) -> bool:
@@ -146,13 +164,15 @@ def save_folder(model: nn.Module, heads: nn.Module, folder: Path, about: dict[st
     """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    half = build()
+    half = build(grid=grid_of(model))
     half.load_state_dict(model.state_dict())
     half.generation_config.update(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, max_new_tokens=4)
     half.half().save_pretrained(part)
     tokenizer().save_pretrained(part)
     (part / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-    (part / "preprocessor_config.json").write_text(json.dumps(PREPROCESSING, indent=1) + "\n")
+    side = grid_of(model) * CELL
+    preprocessing = {"size": {"height": side, "width": side}, **PREPROCESSING}
+    (part / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=1) + "\n")
     save_file(
         {name: value.detach().cpu().half().contiguous() for name, value in heads.state_dict().items()},
         part / "heads.safetensors",

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from network import TOKENS, pixels
+from network import pixels
 from torch import Tensor, nn
 
 from edgevtc.eval.world_words import BOS
 
 
 def see(model: nn.Module, frames: Tensor, *, train_tower: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 frames [B, T, H, W, 3] → tokens [B, T·36, D], head output [B, T, Dv], head attention [B, T, 36].
+    """uint8 frames [B, T, H, W, 3] → tokens [B, T·N, D], head output [B, T, Dv], head attention [B, T, N].
 
     The language model reads the tower before its post-layernorm, the pooling head after it (as in transformers).
     """
@@ -34,7 +34,7 @@ def see(model: nn.Module, frames: Tensor, *, train_tower: bool) -> tuple[Tensor,
     return (
         tokens.reshape(batch, -1, tokens.shape[-1]),
         pooled.reshape(batch, length, -1),
-        attention.reshape(batch, length, TOKENS),
+        attention.reshape(batch, length, -1),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from network import TOKENS
 from torch import Tensor
 
 Reduced = tuple[Tensor, Tensor, Tensor]
@@ -26,9 +25,9 @@ def random_drop(tokens: Tensor, number: int) -> Reduced:
     return keep(tokens, torch.rand(tokens.shape[:2], device=tokens.device).topk(number, 1).indices)
 
 
-def novelty(tokens: Tensor) -> Tensor:
+def novelty(tokens: Tensor, frames: int) -> Tensor:
     """1 − cosine to the same cell one frame before (in the first frame: to the frame's mean) [B, N]."""
-    unit = F.normalize(tokens, dim=-1).unflatten(1, (-1, TOKENS))
+    unit = F.normalize(tokens, dim=-1).unflatten(1, (frames, -1))
     mean = F.normalize(unit[:, 0].mean(1, keepdim=True), dim=-1)
     first = 1 - (unit[:, 0] * mean).sum(-1)
     rest = 1 - (unit[:, 1:] * unit[:, :-1]).sum(-1)
@@ -36,7 +35,7 @@ def novelty(tokens: Tensor) -> Tensor:
 
 
 def temporal_merge(
-    tokens: Tensor, number: int | None = None, threshold: float | None = None, *, mean: bool = True
+    tokens: Tensor, frames: int, number: int | None = None, threshold: float | None = None, *, mean: bool = True
 ) -> Reduced:
     """Runs of one cell through time become one token, at the slot of the run's first.
 
@@ -44,14 +43,13 @@ def temporal_merge(
     `mean` averages the run, else its first token stands for it.
     """
     batch, total, width = tokens.shape
-    frames = total // TOKENS
     starts = torch.zeros(batch, total, dtype=torch.bool, device=tokens.device)
     if number is not None:
-        starts.scatter_(1, novelty(tokens).topk(number, 1).indices, True)
-        starts = starts.unflatten(1, (frames, TOKENS))
+        starts.scatter_(1, novelty(tokens, frames).topk(number, 1).indices, True)
+        starts = starts.unflatten(1, (frames, -1))
     else:
-        unit = F.normalize(tokens, dim=-1).unflatten(1, (frames, TOKENS))
-        starts = starts.unflatten(1, (frames, TOKENS))
+        unit = F.normalize(tokens, dim=-1).unflatten(1, (frames, -1))
+        starts = starts.unflatten(1, (frames, -1))
         starts[:, 0], anchor = True, unit[:, 0]
         for t in range(1, frames):
             starts[:, t] = (unit[:, t] * anchor).sum(-1) <= threshold
@@ -59,7 +57,7 @@ def temporal_merge(
     merged = tokens
     if mean:
         run = starts.long().cumsum(1)[..., None].expand(-1, -1, -1, width)
-        size = (batch, frames + 1, TOKENS, width)
+        size = (batch, frames + 1, total // frames, width)
         total_of = torch.zeros(size, device=tokens.device).scatter_add(1, run, tokens.reshape(run.shape).float())
         count_of = torch.zeros(size, device=tokens.device).scatter_add(1, run, torch.ones_like(total_of)[:, :frames])
         merged = (total_of / count_of.clamp(min=1)).gather(1, run).reshape(tokens.shape).to(tokens.dtype)
@@ -71,11 +69,11 @@ def temporal_merge(
     return merged, torch.where(valid, order, 0), valid
 
 
-def random_training_reduction(tokens: Tensor, rng: np.random.Generator) -> Reduced:
-    """A random reduction of a random strength, from those that training may use."""
+def random_training_reduction(tokens: Tensor, frames: int, rng: np.random.Generator) -> Reduced:
+    """A random reduction of a random strength of the tokens of so many frames, from those that training may use."""
     number, draw = tokens.shape[1], rng.random()
     if draw < 0.4:
         return random_drop(tokens, int(number * 2 ** rng.uniform(-2.5, -0.15)))
     if draw < 0.75:
-        return temporal_merge(tokens, int(number * 2 ** rng.uniform(-5, -0.5)), mean=bool(rng.random() < 0.5))
-    return temporal_merge(tokens, threshold=float(rng.uniform(0.7, 0.97)))
+        return temporal_merge(tokens, frames, int(number * 2 ** rng.uniform(-5, -0.5)), mean=bool(rng.random() < 0.5))
+    return temporal_merge(tokens, frames, threshold=float(rng.uniform(0.7, 0.97)))

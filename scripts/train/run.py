@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from edgevtc.eval.world import World
+from edgevtc.eval.world_labels import GRID
 from edgevtc.eval.world_phrases import TYPES
 
 WARMUP, CLIP = 30, 1.0
@@ -39,9 +40,11 @@ WARMUP, CLIP = 30, 1.0
 class Trainer:
     """A stage's model, heads, optimizer and progress, kept in a folder."""
 
-    def __init__(self, stage: Stage, folder: Path, minutes: float, device: torch.device, init: Path | None) -> None:
+    def __init__(
+        self, stage: Stage, folder: Path, minutes: float, device: torch.device, init: Path | None, grid: int = GRID
+    ) -> None:
         self.stage, self.folder, self.minutes, self.device = stage, folder, minutes, device
-        self.model, self.heads = build().to(device), Heads().to(device)
+        self.model, self.heads = build(grid=grid).to(device), Heads().to(device)
         self.step, self.seconds = 0, 0.0
         self.seen = dict.fromkeys(SIZES, 0)
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +138,7 @@ class Trainer:
             return loss, scores
         if batch.kind == "video" and rng.random() < self.stage.compress:
             original = tokens.shape[1]
-            tokens, slots, valid = random_training_reduction(tokens, rng)
+            tokens, slots, valid = random_training_reduction(tokens, batch.frames.shape[1], rng)
             if rng.random() < self.stage.renumber:
                 slots, original = torch.arange(tokens.shape[1], device=slots.device).expand_as(slots), tokens.shape[1]
             logits, _ = answer_logits(
@@ -158,11 +161,11 @@ class Trainer:
 class Monitor:
     """Accuracy on a few dev videos, while training."""
 
-    def __init__(self, videos: int) -> None:
+    def __init__(self, videos: int, grid: int) -> None:
         world, rng = World("dev", 0), np.random.default_rng(0)
         samples = [world.sample(limit=24, render=False) for _ in range(videos)]
-        samples = [replace(sample, frames=shown(world, sample.scene, rng)) for sample in samples]
-        self._batches = [collate("video", samples[i : i + 10]) for i in range(0, videos, 10)]
+        samples = [replace(sample, frames=shown(world, sample.scene, rng, grid)) for sample in samples]
+        self._batches = [collate("video", samples[i : i + 10], grid) for i in range(0, videos, 10)]
 
     @torch.no_grad()
     def __call__(self, trainer: Trainer) -> dict[str, float]:
@@ -182,13 +185,13 @@ class Monitor:
 def run_stage(name: str, out: Path, init: Path | None, minutes: float | None, options: argparse.Namespace) -> Path:
     """Train a stage to its end (at once where it is done already); returns its checkpoint folder."""
     stage = STAGES[name] if options.rate is None else replace(STAGES[name], rate=options.rate)
-    trainer = Trainer(stage, out / name, minutes or stage.minutes, torch.device(options.device), init)
+    trainer = Trainer(stage, out / name, minutes or stage.minutes, torch.device(options.device), init, options.grid)
     seed = (options.seed + sum(map(ord, name))) * 97 + trainer.step
-    batches = Batches(stage.mix, seed, options.scale)
+    batches = Batches(stage.mix, seed, options.scale, options.grid)
     loader = iter(DataLoader(batches, batch_size=None, num_workers=options.workers))
     rng = np.random.default_rng([seed, 2])
     torch.manual_seed(seed)
-    monitor = Monitor(options.monitor) if name != "a" and options.monitor else None
+    monitor = Monitor(options.monitor, options.grid) if name != "a" and options.monitor else None
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     saved = checked = mark = time.monotonic()
     first = trainer.step
@@ -228,6 +231,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0, help="processes that render; 0 renders in this one")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply the batch sizes; a GPU likes 8 and more")
+    parser.add_argument("--grid", type=int, default=GRID, help="visual tokens along each side of a frame")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=int, default=60, help="steps between log lines")
     parser.add_argument("--save", type=float, default=120, help="seconds between saved states")

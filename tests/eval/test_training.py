@@ -84,20 +84,20 @@ def test_dropping_nothing_changes_nothing(model: LlavaOnevisionForConditionalGen
     questions, answers = batches.encode_questions([sample.questions])
     plain, _ = packing.answer_logits(model, tokens, questions, answers)
     total = tokens.shape[1]
-    for kept, slots, valid in (reduction.random_drop(tokens, total), reduction.temporal_merge(tokens, total)):
+    for kept, slots, valid in (reduction.random_drop(tokens, total), reduction.temporal_merge(tokens, 4, total)):
         again, _ = packing.answer_logits(model, kept, questions, answers, slots, valid, newline=total)
         torch.testing.assert_close(again, plain, atol=1e-4, rtol=1e-4)
 
 
 def test_merging_averages_runs_and_keeps_their_first_slot():
-    tokens = torch.randn(1, 3 * network.TOKENS, 8)
-    frames = tokens.view(1, 3, network.TOKENS, 8)
+    tokens = torch.randn(1, 3 * 36, 8)
+    frames = tokens.view(1, 3, 36, 8)
     frames[:, 1:] = frames[:, :1]
     frames[0, 2, 7] *= -1
-    merged, slots, valid = reduction.temporal_merge(tokens, threshold=0.9)
+    merged, slots, valid = reduction.temporal_merge(tokens, 3, threshold=0.9)
     assert valid.all()
-    assert slots[0].tolist() == [*range(network.TOKENS), 2 * network.TOKENS + 7]
-    torch.testing.assert_close(merged[0, : network.TOKENS], frames[0, 0])
+    assert slots[0].tolist() == [*range(36), 2 * 36 + 7]
+    torch.testing.assert_close(merged[0, :36], frames[0, 0])
     torch.testing.assert_close(merged[0, -1], frames[0, 2, 7])
 
 
@@ -165,3 +165,28 @@ def test_growing_the_vocabulary_keeps_the_words_that_were_there(
     assert network.warm_start(grown, tmp_path / "small") == []
     torch.testing.assert_close(grown.get_input_embeddings().weight[:73], small.get_input_embeddings().weight[:73])
     torch.testing.assert_close(grown.get_input_embeddings().weight[73:], before)
+
+
+@torch.no_grad()
+def test_a_finer_grid_starts_from_the_weights_of_a_coarser_one(
+    model: LlavaOnevisionForConditionalGeneration, tmp_path: Path
+):
+    network.save_folder(model, run.Heads(), tmp_path / "coarse", {})
+    stage = stages.Stage("test", {"video": 1.0, "crowd": 1.0}, 1e-3, 0.1, 1.0, compress=0.5)
+    fine = run.Trainer(stage, tmp_path / "run", 1.0, torch.device("cpu"), tmp_path / "coarse", grid=8)
+    old, new = (m.model.vision_tower.embeddings.position_embedding.weight for m in (model, fine.model))
+    assert (len(old), len(new)) == (144, 256)
+    # A stretched square keeps its corners in their places and its mean.
+    torch.testing.assert_close(new.mean(0), old.mean(0), atol=2e-3, rtol=0)
+    assert (new[[0, 15, 240, 255]] @ old[[0, 11, 132, 143]].T).argmax(1).tolist() == [0, 1, 2, 3]
+    with torch.enable_grad():
+        stream, rng = iter(batches.Batches(stage.mix, seed=1, scale=0.1, grid=8)), np.random.default_rng(0)
+        kinds = {(batch := next(stream)).kind: fine.learn(batch, rng, 1.0) for _ in range(6)}
+    assert set(kinds) == {"video", "crowd"}
+    loaded = LlavaOnevisionForConditionalGeneration.from_pretrained(fine.save_folder(), dtype=torch.float32)
+    frames = torch.zeros(1, 2, 128, 128, 3, dtype=torch.uint8)
+    tokens, _, attention = packing.see(loaded, frames, train_tower=False)
+    assert tokens.shape[1] == attention.flatten().numel() == 2 * 64
+    assert (
+        json.loads((tmp_path / "run" / "checkpoint" / "preprocessor_config.json").read_text())["size"]["width"] == 128
+    )
