@@ -19,7 +19,7 @@ from edgevtc.compressors.blocks.density import (
     squared_distances,
 )
 from edgevtc.compressors.blocks.dyseg import dyseg
-from edgevtc.compressors.blocks.frames import unit, without_direction
+from edgevtc.compressors.blocks.frames import even_shares, unit, without_direction
 from edgevtc.compressors.blocks.merging import merge_weights
 from edgevtc.compressors.blocks.ranking import histogram, one_hot, stable_rank, top_mask
 from edgevtc.compressors.blocks.segments import Segments
@@ -27,6 +27,9 @@ from edgevtc.compressors.blocks.slots import folded, raster_slots
 from edgevtc.methods.flashvid import FLASHVID
 
 __all__ = ["FlashVID", "Trees"]
+
+#: Keeps a product such as 0.7·10 from exceeding the whole number it means.
+ROUNDING = 1e-9
 
 #: Smaller distances of directions are float32 noise: the tokens look alike.
 NOISE = 1e-7
@@ -73,7 +76,8 @@ class Trees:
 class FlashVID(Compressor):
     """FlashVID before the LLM (arXiv:2602.08024), to exactly B tokens.
 
-    Each frame keeps ⌈α·B/T⌉ tokens (⌊B/T⌋ at most) by max-min diversity, distances weighted by attention (ADTS).
+    Each frame keeps ⌈α·B/T⌉ tokens (⌊B/T⌋ at most) by max-min diversity, distances weighted by attention (ADTS);
+    where B < T, ⌈α·B⌉ frames at even steps keep one.
     Every other token joins its most similar one in the frame before, within a segment, if their cosine is above a
     threshold (TSTM); the roots of these trees are clustered frame by frame (DPC-KNN), with shares of the budget
     in proportion to a frame's roots and its segment's length, by largest remainder where the published code
@@ -88,9 +92,11 @@ class FlashVID(Compressor):
 
     def __init__(self, num_frames: int, tokens_per_frame: int, budget: int, **config: Any) -> None:
         super().__init__(num_frames, tokens_per_frame, budget, **config)
-        share = self.config["selected_share"] * budget / num_frames
-        self.selected_per_frame = min(math.ceil(share - 1e-9), budget // num_frames)
-        self.num_merged = budget - num_frames * self.selected_per_frame
+        selected = self.config["selected_share"] * budget
+        per_frame = min(math.ceil(selected / num_frames - ROUNDING), budget // num_frames)
+        number = num_frames * per_frame if budget >= num_frames else math.ceil(selected - ROUNDING)
+        self.selected_shares = even_shares(number, num_frames)
+        self.num_merged = budget - number
 
     def plan(self, features: Features) -> Plan:
         assert features.saliency is not None
@@ -124,10 +130,11 @@ class FlashVID(Compressor):
         return folded(x, plan.assignment, plan.extra["weight"], self.budget)
 
     def select(self, x: Tensor, saliency: Tensor, segments: Segments) -> Tensor:
-        """ADTS: [T, N] bool tokens of x [T, N, D] that are attended and far from each other, as many in each frame."""
+        """ADTS: [T, N] bool tokens of x [T, N, D] that are attended and far from each other, each frame's share."""
         frames, size = saliency.shape
         chosen = torch.zeros_like(saliency, dtype=torch.bool)
-        if not self.selected_per_frame:
+        most = max(self.selected_shares)
+        if not most:
             return chosen
         distance = cosine_distances(x)
         weights = saliency.clamp(-LARGEST_TOKEN_VALUE, LARGEST_TOKEN_VALUE)
@@ -141,13 +148,16 @@ class FlashVID(Compressor):
         frame = torch.arange(frames, dtype=torch.int32, device=x.device) * size
         index = torch.arange(size, dtype=torch.int32, device=x.device)
         reversed_index = torch.arange(size, 0, -1, dtype=torch.float32, device=x.device)
-        for step in range(self.selected_per_frame):
+        for step in range(most):
             gap = torch.where(chosen, CHOSEN, gap)
             first = torch.where(gap >= gap.amax(1, keepdim=True), reversed_index, 0.0).amax(1)
             pick = (size - first).to(torch.int32)
             chosen = chosen | (index == pick[:, None])
             to_pick = distance.index_select(0, frame + pick)
             gap = torch.minimum(gap, to_pick) if step else to_pick
+        if min(self.selected_shares) < most:
+            # Shares differ only where none exceeds one.
+            chosen = chosen & (torch.tensor(self.selected_shares, device=x.device) > 0)[:, None]
         return chosen
 
     def trees(self, x: Tensor, selected: Tensor, segments: Segments) -> Trees:

@@ -16,7 +16,7 @@ from edgevtc.compressors.blocks.density import density_peaks, direction_distance
 from edgevtc.compressors.blocks.dtm import anchors_per_frame, merge_matrix, nearest_anchors, pick_anchors
 from edgevtc.compressors.blocks.dyseg import dyseg
 from edgevtc.compressors.blocks.entropy import Richness, richness
-from edgevtc.compressors.blocks.frames import SHORTEST, frame_products, squared_lengths, unit
+from edgevtc.compressors.blocks.frames import SHORTEST, even_shares, frame_products, squared_lengths, unit
 from edgevtc.compressors.blocks.ranking import compact, prefix_count, stable_rank
 from edgevtc.compressors.blocks.segments import Segments
 from edgevtc.methods.infomerge import INFOMERGE
@@ -34,7 +34,8 @@ class InfoMerge(Compressor):
     """Salient tokens of every frame plus merged anchors, whose budgets follow what a segment has to say.
 
     The budget splits into T·⌊(1−d)·B/T⌋ salient tokens and the rest for anchors; the segments share the latter by
-    largest remainder, where the paper rounds. With B = T·N it is the identity. Where the anchor frames could not
+    largest remainder, where the paper rounds. Where that is no salient token a frame, which the paper does not come
+    to, ⌊(1−d)·B⌋ frames at even steps have one. With B = T·N it is the identity. Where the anchor frames could not
     hold the anchors, the interval between them is lowered until they can.
     """
 
@@ -43,10 +44,11 @@ class InfoMerge(Compressor):
     def __init__(self, num_frames: int, tokens_per_frame: int, budget: int, **config: Any) -> None:
         super().__init__(num_frames, tokens_per_frame, budget, **config)
         frames, size = num_frames, tokens_per_frame
-        self.salient_per_frame = math.floor((1 - self.config["context_share"]) * budget / frames + ROUNDING)
-        self.num_salient = frames * self.salient_per_frame
+        salient = math.floor((1 - self.config["context_share"]) * budget + ROUNDING)
+        self.num_salient = salient // frames * frames or salient
+        self.salient_shares = even_shares(self.num_salient, frames)
         self.num_anchors = budget - self.num_salient
-        self.others_per_frame = size - self.salient_per_frame
+        self.others_per_frame = size - max(self.salient_shares)
         fits = [
             interval
             for interval in range(1, self.config["anchor_interval"] + 1)
@@ -110,10 +112,10 @@ class InfoMerge(Compressor):
         if not self.num_salient:
             return torch.zeros_like(saliency, dtype=torch.bool), None
         if static is None:
-            return salient_tokens(saliency, self.salient_per_frame), None
+            return salient_tokens(saliency, self.salient_shares), None
         return penalized_salient_tokens(
             saliency,
-            self.salient_per_frame,
+            self.salient_shares,
             segments,
             static,
             self.config["penalty"],

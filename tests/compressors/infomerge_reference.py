@@ -39,8 +39,15 @@ def infomerge(x, saliency, frame_features, budget, config) -> Reference:
     frames, size, _ = x.shape
     out = Reference()
     out.segments = dyseg(out, frame_features.astype(np.float64), config)
-    salient_per_frame = math.floor((1 - config["context_share"]) * budget / frames + 1e-9)
-    total = budget - frames * salient_per_frame
+    salient = (1 - config["context_share"]) * budget
+    salient_of = [math.floor(salient / frames + 1e-9)] * frames
+    if salient_of[0] == 0:  # below a token a frame they are spread over the clip
+        number = math.floor(salient + 1e-9)
+        for i in range(number):
+            salient_of[math.ceil((i + 1) * frames / number) - 1] = 1
+    total, salient_per_frame = budget - sum(salient_of), max(salient_of)
+    # Every frame's density looks at as many neighbours as the fullest frame has.
+    config = {**config, "neighbours": min(config["neighbours"], size - salient_per_frame)}
     interval = config["anchor_interval"]
     while total > math.ceil(frames / interval) * (size - salient_per_frame):
         interval -= 1
@@ -54,7 +61,7 @@ def infomerge(x, saliency, frame_features, budget, config) -> Reference:
             drop = config["penalty"] * max(np.std(row, ddof=1), 1e-6)
             for p in taken:
                 row[p] -= drop
-            picked = largest(out, row, salient_per_frame)
+            picked = largest(out, row, salient_of[t])
             out.salient |= {(t, p) for p in picked}
             taken |= set(picked) & fixed
             for p in taken:

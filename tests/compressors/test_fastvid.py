@@ -35,7 +35,8 @@ def test_published_positions_and_tokens(golden):
     """Given the published counts, whose per-frame rounding leaves some budget unused."""
     compressor, x = program(golden), torch.from_numpy(golden["tokens"])
     counts = torch.from_numpy(golden["anchor_count"]).float()
-    compressor.salient_per_frame, compressor.num_anchors = int(golden["salient_per_frame"]), int(counts.sum())
+    compressor.salient_shares = [int(golden["salient_per_frame"])] * len(x)
+    compressor.num_anchors = int(counts.sum())
     segments = dyseg(torch.from_numpy(golden["descriptors"]), int(golden["c"]), float(golden["tau"]))
     # The segments that the published code merges frame by frame, which is mended here.
     alone = torch.zeros_like(segments.start)
@@ -50,7 +51,7 @@ def test_published_counts_at_whole_tokens_a_frame(golden):
     """At B = T·r: the same salient tokens, and no frame has fewer anchors than where remainders are dropped."""
     frames, size, _ = golden["tokens"].shape
     compressor = program(golden, frames * int(size * golden["retention"]))
-    assert compressor.salient_per_frame == golden["salient_per_frame"]
+    assert compressor.salient_shares == [golden["salient_per_frame"]] * frames
     assert compressor.num_anchors == frames * int(golden["context_per_frame"])
     features = Features(*(torch.from_numpy(golden[key]) for key in ("tokens", "saliency", "descriptors")))
     plan = compressor.plan(features)
@@ -59,11 +60,20 @@ def test_published_counts_at_whole_tokens_a_frame(golden):
     assert (counts >= golden["anchor_count"]).all() and (counts[golden["anchor_count"] == 0] == 0).all()
 
 
-@pytest.mark.parametrize(("share", "salient", "anchors"), [(0.0, 3, 2), (0.4, 2, 8), (1.0, 0, 20)])
-def test_the_budget_splits_by_the_context_share(share, salient, anchors):
-    compressor = create("fastvid", 6, 9, 20, context_share=share)
+@pytest.mark.parametrize(
+    ("budget", "share", "salient", "anchors"),
+    [
+        (20, 0.0, [3] * 6, 2),
+        (20, 0.4, [2] * 6, 8),
+        (20, 1.0, [0] * 6, 20),
+        (5, 0.4, [0, 1, 0, 1, 0, 1], 2),  # less than a token a frame
+        (5, 1.0, [0] * 6, 5),
+    ],
+)
+def test_the_budget_splits_by_the_context_share(budget, share, salient, anchors):
+    compressor = create("fastvid", 6, 9, budget, context_share=share)
     assert isinstance(compressor, FastVID)
-    assert (compressor.salient_per_frame, compressor.num_anchors) == (salient, anchors)
+    assert (compressor.salient_shares, compressor.num_anchors) == (salient, anchors)
 
 
 def test_merged_weights_sum_to_one(make_clip):

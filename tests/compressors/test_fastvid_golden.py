@@ -10,7 +10,6 @@ from edgevtc.compressors.blocks.ats import salient_tokens
 from edgevtc.compressors.blocks.density import density_peaks, squared_distances
 from edgevtc.compressors.blocks.dtm import anchors_per_frame, merge_matrix, nearest_anchors, pick_anchors
 from edgevtc.compressors.blocks.dyseg import dyseg, neighbour_change
-from edgevtc.compressors.blocks.ranking import largest_of_row
 from edgevtc.compressors.blocks.segments import Segments, segments_from_start
 
 pytestmark = pytest.mark.export
@@ -46,14 +45,16 @@ def test_cuts(path):
 
 
 def test_salient_tokens(onevision):
-    salient = salient_tokens(torch.from_numpy(onevision["saliency"]), int(onevision["salient_per_frame"]))
+    salient = salient_tokens(
+        torch.from_numpy(onevision["saliency"]), len(onevision["tokens"]) * [onevision["salient_per_frame"].item()]
+    )
     assert (np.stack([np.flatnonzero(row) for row in salient]) == onevision["salient_idx"]).all()
 
 
 @pytest.mark.parametrize("path", [*VIDEO, *QWEN], ids=lambda path: path.stem)
 def test_salient_tokens_of_differing_counts(path):
     golden = dict(np.load(path))
-    salient = largest_of_row(torch.from_numpy(golden["saliency"]), torch.from_numpy(golden["salient_count"]).float())
+    salient = salient_tokens(torch.from_numpy(golden["saliency"]), golden["salient_count"].tolist())
     assert (salient == chosen(golden, 0)).all()
 
 

@@ -28,7 +28,7 @@ def program(golden, **config) -> FlashVID:
     config |= {name: golden[key].item() for name, key in (names | {"min_segments": "min_segments"}).items()}
     compressor = create("flashvid", frames, size, budget, selection=str(golden["method"]), **config)
     assert isinstance(compressor, FlashVID)
-    compressor.selected_per_frame = int(golden["n_adts"])
+    compressor.selected_shares = [int(golden["n_adts"])] * frames
     return compressor
 
 

@@ -77,8 +77,15 @@ def test_hyper_parameters_follow_the_retention_ratio(retention, row):
 def test_salient_tokens_in_every_frame_and_anchors_in_every_fourth():
     compressor, plan, _ = run(scenes([8]), 40)
     # ⌊0.6·40/8⌋ = 3 salient tokens a frame leave 16 anchors for the last frame and the fourth before it.
-    assert (compressor.salient_per_frame, compressor.num_anchors) == (3, 16)
+    assert (compressor.salient_shares, compressor.num_anchors) == ([3] * 8, 16)
     assert kept_per_frame(plan, 16) == [3, 3, 3, 11, 3, 3, 3, 11]
+
+
+def test_less_than_a_token_a_frame_still_has_its_share_of_salient_ones():
+    compressor, plan, _ = run(scenes([8]), 6)
+    # ⌊0.6·6⌋ = 3 of eight frames, and 3 anchors in two.
+    assert compressor.salient_shares == [0, 0, 1, 0, 0, 1, 0, 1]
+    assert kept_per_frame(plan, 16) == [0, 0, 1, 1, 0, 1, 0, 3]
 
 
 def test_anchor_frames_move_closer_where_they_could_not_hold_the_anchors():

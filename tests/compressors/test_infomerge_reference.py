@@ -58,7 +58,8 @@ def test_equals_the_plain_program(capsys):
     for number in range(VIDEOS):
         features, config = video(rng), random_config(rng)
         frames, size, _ = features[0].shape
-        budget = int(rng.integers(1, frames * size * 2 // 3))
+        few = number % 6 == 5  # a token a frame or less, where salient ones are spread over the clip
+        budget = int(rng.integers(1, frames + 1 if few else frames * size * 2 // 3))
         compressor, plan, tokens = program(*features, budget, config)
         plain = infomerge(*features, budget, compressor.config)
         if plain.margin < MARGIN:

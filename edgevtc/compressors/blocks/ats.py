@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,9 +17,11 @@ UNKNOWN = -6e4
 LOWEST = -3e38
 
 
-def salient_tokens(saliency: Tensor, per_frame: int) -> Tensor:
-    """[T, N] bool: the `per_frame` largest of each row of saliency [T, N], ties to the lower index (FastVID, 3.3)."""
-    return stable_rank(saliency) < per_frame
+def salient_tokens(saliency: Tensor, shares: Sequence[int]) -> Tensor:
+    """[T, N] bool: of each row of saliency [T, N] the `shares` [T] largest, ties to the lower index (FastVID, 3.3)."""
+    alike = len(set(shares)) == 1
+    counts = shares[0] if alike else torch.tensor(shares, dtype=torch.float32, device=saliency.device)[:, None]
+    return stable_rank(saliency) < counts
 
 
 def saliency_deviation(saliency: Tensor, unbiased: bool = True) -> Tensor:
@@ -32,7 +36,7 @@ def saliency_deviation(saliency: Tensor, unbiased: bool = True) -> Tensor:
 
 def penalized_salient_tokens(
     saliency: Tensor,
-    per_frame: int,
+    shares: Sequence[int],
     segments: Segments,
     static: Tensor,
     penalty: float,
@@ -45,14 +49,14 @@ def penalized_salient_tokens(
 
     Args:
         saliency: [T, N] float32; :data:`UNKNOWN` where damaged.
-        per_frame: Tokens to pick in each frame.
+        shares: [T] tokens to pick in each frame.
         segments: The partition of the T frames.
         static: [T, N] bool static positions, the same on all frames of a segment.
         penalty: λ.
         unbiased: Divide the variance by N−1, else by N.
 
     Returns:
-        salient [T, N] bool, `per_frame` of them in each frame; taken [T, N] bool, static positions that were
+        salient [T, N] bool, `shares` of them in each frame; taken [T, N] bool, static positions that were
         picked in this frame or an earlier one of its segment.
     """
     frames, size = saliency.shape
@@ -67,15 +71,17 @@ def penalized_salient_tokens(
         keys[..., 1].split(1),
         static.split(1),
         (segments.start < 1)[:, None].split(1),
+        shares,
         strict=True,
     )
-    held = torch.zeros_like(static[:1])
-    salient, taken = [], []
-    for fresh, repeated, fixed, carried in steps:
-        held = held & carried
-        key = torch.where(held, repeated, fresh)
-        picked = key >= torch.topk(key, per_frame).values.amin(-1, keepdim=True)
-        held = held | (picked & fixed)
+    none = torch.zeros_like(static[:1])
+    held, salient, taken = none, [], []
+    for fresh, repeated, fixed, carried, share in steps:
+        held, picked = held & carried, none
+        if share:
+            key = torch.where(held, repeated, fresh)
+            picked = key >= torch.topk(key, share).values.amin(-1, keepdim=True)
+            held = held | (picked & fixed)
         salient.append(picked)
         taken.append(held)
     return torch.cat(salient), torch.cat(taken)
