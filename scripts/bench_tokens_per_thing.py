@@ -62,6 +62,9 @@ def main() -> None:
         records = list(journal.records.values())
     floors = {cell.budget: cell for cell in cells if cell.method == FLOOR}
     methods = options.methods.split(",")
+    for cell in cells:
+        if cell.method in methods and cell.budget not in floors:
+            raise SystemExit(f"{options.folder} lacks {FLOOR} at {cell.budget} tokens: measure it with the methods")
     paired = {m: [(cell, floors[cell.budget]) for cell in cells if cell.method == m] for m in methods}
     total = journal.arguments.tokens_total
     print(f"{total} tokens a clip: % of the gap between `{FLOOR}` and all tokens that is recovered\n")
