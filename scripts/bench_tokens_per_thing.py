@@ -62,6 +62,8 @@ def main() -> None:
         records = list(journal.records.values())
     floors = {cell.budget: cell for cell in cells if cell.method == FLOOR}
     methods = options.methods.split(",")
+    if lacking := set(methods) - {cell.method for cell in cells}:
+        raise SystemExit(f"{options.folder} lacks {', '.join(sorted(lacking))}: measure it, or name others")
     for cell in cells:
         if cell.method in methods and cell.budget not in floors:
             raise SystemExit(f"{options.folder} lacks {FLOOR} at {cell.budget} tokens: measure it with the methods")

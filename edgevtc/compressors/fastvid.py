@@ -10,29 +10,26 @@ from torch import Tensor
 
 from edgevtc.compressors.base import Compressor, Features, Plan
 from edgevtc.compressors.blocks.apportion import apportion
-from edgevtc.compressors.blocks.ats import salient_tokens
+from edgevtc.compressors.blocks.ats import salient_tokens, shares_rounded_up
 from edgevtc.compressors.blocks.density import density_peaks, squared_distances
 from edgevtc.compressors.blocks.dtm import anchors_per_frame, merge_matrix, nearest_anchors, pick_anchors
 from edgevtc.compressors.blocks.dyseg import dyseg
-from edgevtc.compressors.blocks.frames import even_shares
 from edgevtc.compressors.blocks.segments import Segments
 from edgevtc.compressors.blocks.slots import merge_into_rows, raster_slots
 from edgevtc.methods.fastvid import FASTVID
 
 __all__ = ["FastVID"]
 
-#: Keeps a product such as (1 − 0.3)·10 from exceeding the whole number it means.
-ROUNDING = 1e-9
-
 
 class FastVID(Compressor):
     """LLaVA-OneVision's variant of FastVID (arXiv:2503.11187), to exactly B tokens.
 
     Each frame keeps ⌈(1−d)·B/T⌉ salient tokens (⌊B/T⌋ at most): where B = T·r, the r − ⌊d·r⌋ of the published
-    code; where B < T, B − ⌊d·B⌋ frames at even steps keep one. The segments share the other tokens in proportion to
-    their lengths by largest remainder, and a segment's remainder goes to its latest anchor frames; the published code
-    drops it. The anchors of each anchor frame divide all other tokens of the segment among themselves, so a token is
-    absorbed once an anchor frame; its `assignment` is the most similar anchor of them all.
+    code; where B < T, B − ⌊d·B⌋ frames at even steps keep one (if all anchors fit beside them). The segments share the
+    other tokens in proportion to their lengths by largest remainder, and a segment's remainder goes to its latest
+    anchor frames; the published code drops it. The anchors of each anchor frame divide all other tokens of the segment
+    among themselves, so a token is absorbed once an anchor frame; its `assignment` is the most similar anchor of them
+    all.
 
     Mended: the published code lets a segment's anchors absorb their own frame only where their number happens to
     equal a frame's plain share, and stops where a clip has fewer than c frames, a frame has no context share, or
@@ -43,11 +40,10 @@ class FastVID(Compressor):
 
     def __init__(self, num_frames: int, tokens_per_frame: int, budget: int, **config: Any) -> None:
         super().__init__(num_frames, tokens_per_frame, budget, **config)
-        salient = (1 - self.config["context_share"]) * budget
-        per_frame = min(math.ceil(salient / num_frames - ROUNDING), budget // num_frames)
-        number = num_frames * per_frame if budget >= num_frames else math.ceil(salient - ROUNDING)
-        self.salient_shares = even_shares(number, num_frames)
-        self.num_anchors = budget - number
+        self.salient_shares = shares_rounded_up(1 - self.config["context_share"], budget, num_frames)
+        if tokens_per_frame == 1 and budget < num_frames:
+            self.salient_shares = [0] * num_frames
+        self.num_anchors = budget - sum(self.salient_shares)
         self.others_per_frame = tokens_per_frame - max(self.salient_shares)
         self.anchor_interval = max(
             interval

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from edgevtc.compressors.base import LARGEST_TOKEN_VALUE, Compressor, Features, Plan
 from edgevtc.compressors.blocks.apportion import apportion
+from edgevtc.compressors.blocks.ats import shares_rounded_up
 from edgevtc.compressors.blocks.density import (
     FAR,
     assign_to_centres,
@@ -19,7 +20,7 @@ from edgevtc.compressors.blocks.density import (
     squared_distances,
 )
 from edgevtc.compressors.blocks.dyseg import dyseg
-from edgevtc.compressors.blocks.frames import even_shares, unit, without_direction
+from edgevtc.compressors.blocks.frames import unit, without_direction
 from edgevtc.compressors.blocks.merging import merge_weights
 from edgevtc.compressors.blocks.ranking import histogram, one_hot, stable_rank, top_mask
 from edgevtc.compressors.blocks.segments import Segments
@@ -27,9 +28,6 @@ from edgevtc.compressors.blocks.slots import folded, raster_slots
 from edgevtc.methods.flashvid import FLASHVID
 
 __all__ = ["FlashVID", "Trees"]
-
-#: Keeps a product such as 0.7·10 from exceeding the whole number it means.
-ROUNDING = 1e-9
 
 #: Smaller distances of directions are float32 noise: the tokens look alike.
 NOISE = 1e-7
@@ -92,11 +90,8 @@ class FlashVID(Compressor):
 
     def __init__(self, num_frames: int, tokens_per_frame: int, budget: int, **config: Any) -> None:
         super().__init__(num_frames, tokens_per_frame, budget, **config)
-        selected = self.config["selected_share"] * budget
-        per_frame = min(math.ceil(selected / num_frames - ROUNDING), budget // num_frames)
-        number = num_frames * per_frame if budget >= num_frames else math.ceil(selected - ROUNDING)
-        self.selected_shares = even_shares(number, num_frames)
-        self.num_merged = budget - number
+        self.selected_shares = shares_rounded_up(self.config["selected_share"], budget, num_frames)
+        self.num_merged = budget - sum(self.selected_shares)
 
     def plan(self, features: Features) -> Plan:
         assert features.saliency is not None
@@ -133,7 +128,7 @@ class FlashVID(Compressor):
         """ADTS: [T, N] bool tokens of x [T, N, D] that are attended and far from each other, each frame's share."""
         frames, size = saliency.shape
         chosen = torch.zeros_like(saliency, dtype=torch.bool)
-        most = max(self.selected_shares)
+        fewest, most = min(self.selected_shares), max(self.selected_shares)
         if not most:
             return chosen
         distance = cosine_distances(x)
@@ -152,12 +147,14 @@ class FlashVID(Compressor):
             gap = torch.where(chosen, CHOSEN, gap)
             first = torch.where(gap >= gap.amax(1, keepdim=True), reversed_index, 0.0).amax(1)
             pick = (size - first).to(torch.int32)
-            chosen = chosen | (index == pick[:, None])
+            picked = index == pick[:, None]
+            if step >= fewest:
+                picked = (
+                    picked & torch.tensor([share > step for share in self.selected_shares], device=x.device)[:, None]
+                )
+            chosen = chosen | picked
             to_pick = distance.index_select(0, frame + pick)
             gap = torch.minimum(gap, to_pick) if step else to_pick
-        if min(self.selected_shares) < most:
-            # Shares differ only where none exceeds one.
-            chosen = chosen & (torch.tensor(self.selected_shares, device=x.device) > 0)[:, None]
         return chosen
 
     def trees(self, x: Tensor, selected: Tensor, segments: Segments) -> Trees:

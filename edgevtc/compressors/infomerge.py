@@ -11,12 +11,12 @@ from torch import Tensor
 
 from edgevtc.compressors.base import Compressor, Features, Plan
 from edgevtc.compressors.blocks.apportion import apportion
-from edgevtc.compressors.blocks.ats import penalized_salient_tokens, salient_tokens
+from edgevtc.compressors.blocks.ats import one_in_some_frames, penalized_salient_tokens, salient_tokens
 from edgevtc.compressors.blocks.density import density_peaks, direction_distances, squared_distances
 from edgevtc.compressors.blocks.dtm import anchors_per_frame, merge_matrix, nearest_anchors, pick_anchors
 from edgevtc.compressors.blocks.dyseg import dyseg
 from edgevtc.compressors.blocks.entropy import Richness, richness
-from edgevtc.compressors.blocks.frames import SHORTEST, even_shares, frame_products, squared_lengths, unit
+from edgevtc.compressors.blocks.frames import SHORTEST, frame_products, squared_lengths, unit
 from edgevtc.compressors.blocks.ranking import compact, prefix_count, stable_rank
 from edgevtc.compressors.blocks.segments import Segments
 from edgevtc.methods.infomerge import INFOMERGE
@@ -35,8 +35,8 @@ class InfoMerge(Compressor):
 
     The budget splits into T·⌊(1−d)·B/T⌋ salient tokens and the rest for anchors; the segments share the latter by
     largest remainder, where the paper rounds. Where that is no salient token a frame, which the paper does not come
-    to, ⌊(1−d)·B⌋ frames at even steps have one. With B = T·N it is the identity. Where the anchor frames could not
-    hold the anchors, the interval between them is lowered until they can.
+    to, ⌊(1−d)·B⌋ frames at even steps have one, as long as all anchors fit beside them. With B = T·N it is the
+    identity. Where the anchor frames could not hold the anchors, the interval between them is lowered until they can.
     """
 
     spec = INFOMERGE
@@ -45,16 +45,17 @@ class InfoMerge(Compressor):
         super().__init__(num_frames, tokens_per_frame, budget, **config)
         frames, size = num_frames, tokens_per_frame
         salient = math.floor((1 - self.config["context_share"]) * budget + ROUNDING)
-        self.num_salient = salient // frames * frames or salient
-        self.salient_shares = even_shares(self.num_salient, frames)
+        fits = budget - salient <= frames * (size - 1)
+        few = one_in_some_frames(salient if salient < frames and fits else 0, frames)
+        self.salient_shares = [salient // frames] * frames if salient >= frames else few
+        self.num_salient = sum(self.salient_shares)
         self.num_anchors = budget - self.num_salient
         self.others_per_frame = size - max(self.salient_shares)
-        fits = [
+        self.anchor_interval = max(
             interval
             for interval in range(1, self.config["anchor_interval"] + 1)
             if self.num_anchors <= math.ceil(frames / interval) * self.others_per_frame
-        ]
-        self.anchor_interval = fits[-1]
+        )
         self.merges_original = self.config["dtm_features"] == "original"
         # Nothing repeats in a single frame.
         self.num_static = math.floor(self.config["static_share"] * size + ROUNDING) if frames > 1 else 0

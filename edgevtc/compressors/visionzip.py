@@ -25,9 +25,9 @@ class VisionZip(Compressor):
     """Frame by frame: the most salient tokens, and every step-th other one with the mean of those most like it.
 
     A frame has ⌊B/T⌋ tokens or one more, the published number where T divides B, and of s tokens ⌊s·54/64⌋ are
-    salient, as published; a single one is salient where most are to be. Output is in raster order; the published code
-    lists a frame's salient tokens before the others, and in its mode with newline tokens mixes up their places. Without
-    room for a contextual token, which stops the published code, the rest is dropped.
+    salient, as published; a frame's only token is, where that share is above a half. Output is in raster order; the
+    published code lists a frame's salient tokens before the others, and in its mode with newline tokens mixes up their
+    places. Without room for a contextual token, which stops the published code, the rest is dropped.
     """
 
     spec = VISIONZIP
@@ -37,7 +37,7 @@ class VisionZip(Compressor):
         self.shares = even_shares(budget, num_frames)
         dominant = self.config["dominant_share"]
         self.dominant = [
-            math.floor(dominant * share + ROUNDING) if share > 1 else round(dominant * share) for share in self.shares
+            math.floor(dominant * share + ROUNDING) if share > 1 else round(dominant) * share for share in self.shares
         ]
 
     def plan(self, features: Features) -> Plan:

@@ -39,8 +39,8 @@ WRITING_BYTES = 2 * FLOAT
 #: ONNX Runtime's arena holds this many times the activations that live at once.
 ARENA = 3
 
-#: Memory that a step takes for what lives in it at once: allocators keep pieces of what came before. 1.24 was the most
-#: that exports at full width were seen to take in a step that came near their peak (docs/export.md).
+#: Memory that a step takes for what lives in it at once, as allocators keep pieces of what came before. With it, and
+#: 1 GB for the libraries, the peaks of exports at full width stay within the plan (docs/export.md).
 HELD = 1.25
 
 #: Copies of the visual tokens of all frames: those under four strengths of noise, torch's own and those to compare.

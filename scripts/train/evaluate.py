@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from batches import encode_questions
 from heads import Heads
-from network import load_heads, pixels
+from network import grid_of, load_heads, pixels
 from packing import answer_logits, exact, see
 from torch import Tensor
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
@@ -31,6 +31,7 @@ from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 from edgevtc.domain import Domain
 from edgevtc.eval.intervals import Score
 from edgevtc.eval.world import Sample, World
+from edgevtc.eval.world_labels import GRID
 from edgevtc.eval.world_outside import outside_frames
 from edgevtc.eval.world_phrases import CHANCE, TYPES
 from edgevtc.eval.world_scores import Blind, Result, group, score
@@ -190,6 +191,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     begin = time.monotonic()
     model = LlavaOnevisionForConditionalGeneration.from_pretrained(options.folder, dtype=torch.float32).eval()
+    if grid_of(model) != GRID:
+        raise SystemExit(f"this examines {GRID}x{GRID} tokens a frame: export the checkpoint and use `edgevtc eval`")
     world = World(options.split, options.seed)
     samples = [world.sample(limit=QUESTIONS) for _ in range(options.videos)]
     right, head = answer(model, samples)

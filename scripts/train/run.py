@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from batches import SIZES, Batch, Batches, collate, shown
 from heads import Heads
-from network import build, load_heads, save_folder, warm_start
+from network import build, grid_of, load_heads, save_folder, warm_start
 from packing import answer_logits, exact, see
 from reduction import random_training_reduction
 from stages import STAGES, Stage
@@ -89,6 +89,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "seen": self.seen,
+            "grid": grid_of(self.model),
         }
         with part.open("wb") as file:
             torch.save(state, file)
@@ -104,6 +105,8 @@ class Trainer:
 
     def _resume(self) -> None:
         state = torch.load(self.state, map_location=self.device, weights_only=True)
+        if (grid := state.get("grid", GRID)) != grid_of(self.model):
+            raise SystemExit(f"{self.state} is of a run with --grid {grid}: give the same, or another --out")
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
         self.optimizer.load_state_dict(state["optimizer"])

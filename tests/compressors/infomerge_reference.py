@@ -43,8 +43,8 @@ def infomerge(x, saliency, frame_features, budget, config) -> Reference:
     salient_of = [math.floor(salient / frames + 1e-9)] * frames
     if salient_of[0] == 0:  # below a token a frame they are spread over the clip
         number = math.floor(salient + 1e-9)
-        for i in range(number):
-            salient_of[math.ceil((i + 1) * frames / number) - 1] = 1
+        for i in range(number if budget - number <= frames * (size - 1) else 0):
+            salient_of[int((i + 0.5) * frames / number)] = 1
     total, salient_per_frame = budget - sum(salient_of), max(salient_of)
     # Every frame's density looks at as many neighbours as the fullest frame has.
     config = {**config, "neighbours": min(config["neighbours"], size - salient_per_frame)}

@@ -31,6 +31,8 @@ EDGE_CASES = [
     pytest.param(5, 9, 7, "flat", id="constant-saliency"),
     pytest.param(5, 9, 7, "damaged", id="nan-and-inf"),
     pytest.param(2, 2, 3, "scenes", id="two-by-two"),
+    pytest.param(6, 1, 4, "scenes", id="one-token-a-frame"),
+    pytest.param(6, 1, 6, "scenes", id="all-of-one-token-a-frame"),
 ]
 
 

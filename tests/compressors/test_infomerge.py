@@ -84,8 +84,14 @@ def test_salient_tokens_in_every_frame_and_anchors_in_every_fourth():
 def test_less_than_a_token_a_frame_still_has_its_share_of_salient_ones():
     compressor, plan, _ = run(scenes([8]), 6)
     # ⌊0.6·6⌋ = 3 of eight frames, and 3 anchors in two.
-    assert compressor.salient_shares == [0, 0, 1, 0, 0, 1, 0, 1]
-    assert kept_per_frame(plan, 16) == [0, 0, 1, 1, 0, 1, 0, 3]
+    assert compressor.salient_shares == [0, 1, 0, 0, 1, 0, 1, 0]
+    assert kept_per_frame(plan, 16) == [0, 1, 0, 1, 1, 0, 1, 2]
+
+
+@pytest.mark.parametrize(("frames", "size", "budget", "share"), [(6, 1, 4, 0.4), (6, 1, 6, 0.4), (8, 3, 20, 0.9)])
+def test_anchors_that_would_not_fit_beside_salient_tokens_are_all_there_is(frames, size, budget, share):
+    compressor, plan, _ = run(scenes([frames], size=size), budget, context_share=share)
+    assert (sum(compressor.salient_shares), len(plan.positions.unique())) == (0, budget)
 
 
 def test_anchor_frames_move_closer_where_they_could_not_hold_the_anchors():

@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from edgevtc.compressors.blocks.frames import even_steps
 from edgevtc.compressors.blocks.ranking import stable_rank
 from edgevtc.compressors.blocks.segments import Segments
 
-__all__ = ["penalized_salient_tokens", "saliency_deviation", "salient_tokens"]
+__all__ = [
+    "one_in_some_frames",
+    "penalized_salient_tokens",
+    "saliency_deviation",
+    "salient_tokens",
+    "shares_rounded_up",
+]
+
+#: Keeps a product such as 0.7·10 from exceeding the whole number it means.
+ROUNDING = 1e-9
 
 #: Stands for "no saliency known", and what it counts as in a choice.
 UNKNOWN = -6e4
 LOWEST = -3e38
 
 
+def one_in_some_frames(count: int, frames: int) -> list[int]:
+    """[T] shares: one salient token in each of `count` frames at even steps over the clip, none in the others."""
+    chosen = even_steps(frames, count)
+    return [int(frame in chosen) for frame in range(frames)]
+
+
+def shares_rounded_up(part: float, budget: int, frames: int) -> list[int]:
+    """[T] salient tokens of each frame that are a part of the budget: ⌈part·B/T⌉, at most ⌊B/T⌋.
+
+    Where B < T, that would be none: there ⌈part·B⌉ frames have one.
+    """
+    if budget < frames:
+        return one_in_some_frames(math.ceil(part * budget - ROUNDING), frames)
+    return [min(math.ceil(part * budget / frames - ROUNDING), budget // frames)] * frames
+
+
 def salient_tokens(saliency: Tensor, shares: Sequence[int]) -> Tensor:
     """[T, N] bool: of each row of saliency [T, N] the `shares` [T] largest, ties to the lower index (FastVID, 3.3)."""
-    alike = len(set(shares)) == 1
-    counts = shares[0] if alike else torch.tensor(shares, dtype=torch.float32, device=saliency.device)[:, None]
-    return stable_rank(saliency) < counts
+    return stable_rank(saliency) < torch.tensor(shares, dtype=torch.float32, device=saliency.device)[:, None]
 
 
 def saliency_deviation(saliency: Tensor, unbiased: bool = True) -> Tensor:
@@ -74,10 +99,10 @@ def penalized_salient_tokens(
         shares,
         strict=True,
     )
-    none = torch.zeros_like(static[:1])
-    held, salient, taken = none, [], []
+    nothing = torch.zeros_like(static[:1])
+    held, salient, taken = nothing, [], []
     for fresh, repeated, fixed, carried, share in steps:
-        held, picked = held & carried, none
+        held, picked = held & carried, nothing
         if share:
             key = torch.where(held, repeated, fresh)
             picked = key >= torch.topk(key, share).values.amin(-1, keepdim=True)
