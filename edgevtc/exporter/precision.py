@@ -37,7 +37,7 @@ FOLLOWING |= {"Tanh", "Transpose", "Unsqueeze"}
 
 #: Operators that hand tokens on, up to the product that merges them.
 HANDING_ON = frozenset(("Cast", "Clip", "Concat", "Expand", "Gather", "Identity", "MatMul", "Pad", "Reshape"))
-HANDING_ON |= {"Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where"}
+HANDING_ON |= {"ScatterND", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where"}
 
 
 def to_float16(model: ir.Model) -> ir.Model:
