@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 
 import numpy as np
+import onnxruntime
 import pytest
 from tiny_bundle import write_tiny_bundle
 
@@ -16,6 +17,8 @@ from edgevtc.errors import BundleError, ConfigError
 from edgevtc.latency import Latency
 
 CLIP, QUESTION = "corridor.mp4", "what shape is the blue object"
+#: By how much a margin may differ; up to ONNX Runtime 1.23 one row and many are computed by different int8 kernels.
+JITTER = 0.25 if tuple(map(int, onnxruntime.__version__.split(".")[:2])) <= (1, 23) else 0.005
 #: All budgets of the method; auto leaves out the one of fewer tokens than frames.
 METHOD, BUDGETS, LADDER = "uniform", [12, 29, 58, 86, 144], [29, 58, 86, 144]
 
@@ -46,7 +49,8 @@ def test_the_first_budget_of_enough_margin_answers(runner, video, fixed):
     assert len(set(margins.values())) == len(BUDGETS)
     order = sorted(margins.values())
     # Between the margins, not at them: with another part of the prompt in the cache they come out a little different.
-    for least in [0.0, *((a + b) / 2 for a, b in pairwise(order)), 9.0]:
+    between = [(a + b) / 2 for a, b in pairwise(order) if b - a > 2 * JITTER]
+    for least in [0.0, *between, 9.0]:
         runner.margin = least
         found = video.ask(QUESTION)
         wanted = next((budget for budget in LADDER if margins[budget] >= least), LADDER[-1])
