@@ -19,6 +19,7 @@ from edgevtc.eval.world_words import ANSWER, BOS, QUESTION, VIDEO, encode
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "train"))
 
+import average
 import batches
 import domain
 import footage
@@ -125,6 +126,26 @@ def test_a_run_goes_on_from_its_state_and_from_its_folder(tmp_path: Path):
     events = [json.loads(line).get("event") for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
     assert events == ["init"]
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_mean_of_checkpoints_is_that_of_all_their_weights(tmp_path: Path):
+    parts = [(network.build(seed=seed), run.Heads()) for seed in (1, 2)]
+    for index, (part, heads) in enumerate(parts):
+        network.save_folder(part, heads, tmp_path / str(index), {"step": index})
+    average.average([tmp_path / "0", tmp_path / "1"], [1, 3], tmp_path / "mean")
+    mean, heads = network.build(), run.Heads()
+    assert network.warm_start(mean, tmp_path / "mean") == []
+    assert network.load_heads(heads, tmp_path / "mean")
+    for got, *states in ((mean, parts[0][0], parts[1][0]), (heads, parts[0][1], parts[1][1])):
+        one, two = (state.state_dict() for state in states)
+        for name, value in got.state_dict().items():
+            torch.testing.assert_close(value, one[name] / 4 + two[name] * 3 / 4, atol=2e-3, rtol=2e-3)
+    about = json.loads((tmp_path / "mean" / "training.json").read_text())
+    assert (about["shares"], [part["step"] for part in about["of"]]) == ([0.25, 0.75], [0, 1])
+    network.save_folder(network.build(grid=8), run.Heads(), tmp_path / "fine", {})
+    with pytest.raises(ValueError, match=r"\[6, 8\] tokens along a frame's side"):
+        average.average([tmp_path / "0", tmp_path / "fine"], [1, 1], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_checkpoint_folder_is_small_and_reads_questions_as_people_write_them(
