@@ -24,8 +24,11 @@ def average(folders: Sequence[Path], weights: Sequence[float], out: Path) -> Non
     """Write a checkpoint folder with the weighted mean of all weights, auxiliary heads included.
 
     Raises:
-        ValueError: Folders of different grids, or one without auxiliary heads.
+        ValueError: Folders of different grids, or one that is no checkpoint folder or has no auxiliary heads.
     """
+    for path in folders:
+        if not (path / "training.json").is_file():
+            raise ValueError(f"{path} is no checkpoint folder of run.py: it has no training.json")
     shares = torch.tensor(weights, dtype=torch.float64)
     shares = (shares / shares.sum()).tolist()
     models = [LlavaOnevisionForConditionalGeneration.from_pretrained(path, dtype=torch.float32) for path in folders]
