@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
+from jitter import JITTER
 
 from edgevtc import Runner
 from edgevtc.adaptive import by_budget
@@ -57,11 +57,6 @@ def records(folder: Path) -> dict[int, dict]:
 
 def file_of(folder: Path, video: int) -> Path:
     return EVALUATION.clips(folder).file(video)
-
-
-#: Most, with room to spare, that a margin differs where the cache held another part of the prompt; up to ONNX Runtime
-#: 1.23, which computes one row and many by different int8 kernels, 0.24 was seen.
-JITTER = 0.25 if tuple(map(int, onnxruntime.__version__.split(".")[:2])) <= (1, 23) else 0.2
 
 
 def decided(folder: Path) -> list[dict]:
