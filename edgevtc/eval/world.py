@@ -24,7 +24,7 @@ from edgevtc.eval.world_scene import HELD_OUT, SIDE, Kind, Scene, SceneMaker
 
 __all__ = ["SPLITS", "Sample", "World"]
 
-#: Split → its range of generator seeds. Choices are made on dev alone; test is looked at once, for a result.
+#: Split → its range of generator seeds. Choices are made on dev alone; test is looked at for results.
 SPLITS = {"train": range(0, 1_000_000), "dev": range(1_000_000, 1_100_000), "test": range(2_000_000, 2_100_000)}
 
 

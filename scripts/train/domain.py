@@ -27,7 +27,7 @@ from edgevtc.files import write_whole
 #: Seed of the training scenes: one that no run trains on.
 SEED = len(SPLITS["train"]) - 1
 #: Leading directions, and how often farther than any dev scene a clip must be to count as foreign.
-DIRECTIONS, SLACK = 16, 2.0
+DIRECTIONS, SLACK = 96, 2.0
 BATCH = 10
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     """Parse arguments and do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--scenes", type=int, default=600, help="training scenes")
+    parser.add_argument("--scenes", type=int, default=1500, help="training scenes")
     parser.add_argument("--dev-scenes", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

@@ -141,6 +141,12 @@ def natural_clips(paths: Sequence[Path]) -> Iterator[np.ndarray]:
             yield np.stack([frame.image for frame in frames])
 
 
+def veiled(clip: np.ndarray, contrast: float, light: float = 1.0) -> np.ndarray:
+    """A clip [T, H, W, 3] of less contrast around its mean, and of less light, as through fog or at night."""
+    mean = clip.mean()
+    return np.clip((mean + (clip - mean) * contrast) * light, 0, 255).astype(np.uint8)
+
+
 @torch.no_grad()
 def foreign(model: torch.nn.Module, domain: Domain, clips: Sequence[np.ndarray]) -> dict[str, object]:
     """How many of the clips are called foreign, with their least and largest distance."""
@@ -221,11 +227,20 @@ def main() -> None:
     }
     report["pooling_head"] = head
     rng = np.random.default_rng([1_000_000, options.seed])
+    natural = list(natural_clips(options.outside))
     clips = {
         "own world": [sample.frames for sample in samples],
         "clutter": [outside_frames(rng) for _ in range(50)],
         "white noise": [rng.integers(0, 256, (16, 96, 96, 3), dtype=np.uint8) for _ in range(20)],
-        "natural": list(natural_clips(options.outside)),
+        "natural": natural,
+        "natural, half the contrast": [veiled(clip, 0.5) for clip in natural],
+        "natural, a third of the contrast": [veiled(clip, 0.3) for clip in natural],
+        "natural, a sixth of the contrast": [veiled(clip, 0.15) for clip in natural],
+        "natural, dark": [veiled(clip, 1.0, 0.3) for clip in natural],
+        "natural, grey": [np.repeat(clip.mean(-1, keepdims=True), 3, -1).astype(np.uint8) for clip in natural],
+        "natural, grey and dark": [
+            np.repeat(veiled(clip, 1.0, 0.3).mean(-1, keepdims=True), 3, -1).astype(np.uint8) for clip in natural
+        ],
     }
     if (file := options.folder / "domain.npz").exists():
         domain = Domain.read(file)
