@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from edgevtc.bundle import Manifest, MethodEntry
 from edgevtc.errors import BundleError, ConfigError
 
-__all__ = ["AUTO", "DEFAULT_MARGIN", "by_budget", "margin_threshold", "rungs"]
+__all__ = ["AUTO", "DEFAULT_MARGIN", "by_budget", "choosable", "margin_threshold", "rungs"]
 
 #: What stands for a budget that each question chooses.
 AUTO: Final = "auto"
@@ -24,6 +25,23 @@ def by_budget(manifest: Manifest, name: str | None) -> tuple[MethodEntry, ...]:
     """
     name = manifest.method(name).name
     return tuple(sorted((entry for entry in manifest.methods if entry.name == name), key=lambda entry: entry.budget))
+
+
+def choosable(manifest: Manifest, name: str | None) -> tuple[MethodEntry, ...]:
+    """As :func:`by_budget`, for a choice among a method's budgets.
+
+    Raises:
+        ConfigError: The bundle has no such method, or one budget of it where others have several.
+    """
+    entries = by_budget(manifest, name)
+    count = Counter(entry.name for entry in manifest.methods)
+    several = [other for other in count if count[other] > 1]
+    if len(entries) == 1 and several:
+        raise ConfigError(
+            f"there is nothing to choose: of {entries[0].name} this bundle holds {entries[0].budget} tokens alone; "
+            f"give --method one of several budgets: {', '.join(several)}"
+        )
+    return entries
 
 
 def rungs(manifest: Manifest, name: str | None) -> tuple[MethodEntry, ...]:

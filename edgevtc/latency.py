@@ -87,12 +87,15 @@ class Latency:
             fitting = method
         if fitting is None:
             least = methods[0]
-            spent = "encoding a video takes" if spent_s is None else "reading and encoding this video took"
             in_reach = seconds(before_s + self.answer_s(least))
+            spent, otherwise = "reading and encoding this video took", ""
+            if spent_s is None:
+                spent = "encoding a video takes"
+                otherwise = f", or, if this machine was busy when it was measured, delete {self.path}"
             raise ConfigError(
                 f"no first token within {seconds(limit_s)} here: {least.name} takes at least {in_reach}, "
                 f"with {least.budget} tokens ({spent} {seconds(before_s)}): "
-                f"allow more, use another method or bundle, or, if it was busy when measured, delete {self.path}"
+                f"allow more, use another method or bundle{otherwise}"
             )
         return fitting
 
@@ -111,7 +114,7 @@ class Latency:
         except OSError as error:
             if self._explicit:
                 raise ConfigError(
-                    f"{self.path.parent} cannot be written to ({error.strerror}): choose another"
+                    f"{self.path.parent} cannot be written to ({error.strerror}): choose another --cache-dir"
                 ) from None
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgevtc.adaptive import AUTO, by_budget, margin_threshold, rungs
+from edgevtc.adaptive import AUTO, choosable, margin_threshold, rungs
 from edgevtc.answer import Answer
 from edgevtc.backends import Backend
 from edgevtc.bundle import Bundle, MethodEntry
@@ -85,10 +85,9 @@ class Runner(LoadedBundle):
         manifest = self.bundle.manifest
         self.guess = guess
         self.margin = margin_threshold(manifest, manifest.method(method).name, margin) if budget == AUTO else None
-        if budget == AUTO:
-            self.method = rungs(manifest, method)[0]
-        elif ttft_s is not None:
-            self.method = by_budget(manifest, method)[0]
+        if budget == AUTO or ttft_s is not None:
+            entries = choosable(manifest, method)
+            self.method = (rungs(manifest, method) if budget == AUTO else entries)[0]
         else:
             self.method = select_method(self.bundle, method, budget, retention_ratio)
         # Of several budgets, those that a video may be opened at.
@@ -96,7 +95,6 @@ class Runner(LoadedBundle):
         self.ttft_s, self._latency = ttft_s, None
         if ttft_s is not None:
             self._latency = Latency(self, cache_dir)
-            entries = by_budget(manifest, method)
             self.method = self._latency.largest(entries, ttft_s)
             self._within = tuple(entry for entry in entries if entry.budget <= self.method.budget)
         self.load_s = time.perf_counter() - start

@@ -73,7 +73,7 @@ class Ask(Command):
         with console.status(f"watching {args.video}") if not quiet else console:
             video = runner.open(args.video, fps=args.fps, start_s=args.start, end_s=args.end)
         if args.margin is None and not args.quiet:
-            report_guessed_margin(runner)
+            report_auto(runner)
         for index, question in enumerate(questions(args.questions)):
             stream = video.stream(
                 question,
@@ -108,19 +108,27 @@ def questions(given: list[str]) -> Iterator[str]:
             yield line
 
 
-def report_guessed_margin(runner: Runner) -> None:
-    """Where auto has several budgets and was not calibrated for the method, say so on stderr."""
-    from edgevtc.adaptive import by_budget
+def report_auto(runner: Runner) -> None:
+    """On stderr: that auto has one budget to answer at, or that its threshold is not calibrated for the method."""
+    from edgevtc.adaptive import rungs
 
-    manifest, method = runner.bundle.manifest, runner.method.name
-    if runner.margin is None or method in manifest.auto or len(by_budget(manifest, method)) == 1:
+    if runner.margin is None:
         return
-    status().print(
-        f"warning: this bundle has no calibration of auto for {method}: it tries all budgets of a token a frame or "
-        f"more, up to a margin of {runner.margin:g} (--margin)",
-        style="yellow",
-        markup=False,
-    )
+    manifest, method = runner.bundle.manifest, runner.method.name
+    if len(budgets := rungs(manifest, method)) == 1:
+        calibrated = method in manifest.auto
+        why = (
+            "no smaller budget was worth trying when it was calibrated" if calibrated else "this bundle holds no other"
+        )
+        text = f"note: auto answers at {budgets[0].budget} tokens of {method}, whatever the margin: {why}"
+    elif method not in manifest.auto:
+        text = (
+            f"warning: this bundle has no calibration of auto for {method}: it tries all budgets of a token a frame or "
+            f"more, up to a margin of {runner.margin:g} (--margin)"
+        )
+    else:
+        return
+    status().print(text, style="yellow", markup=False)
 
 
 def report(runner: Runner, answer: Answer, first: bool) -> None:
@@ -141,9 +149,10 @@ def report(runner: Runner, answer: Answer, first: bool) -> None:
         tried = ", ".join(map(str, answer.budgets_tried))
         account += f", tried {tried}: margin {answer.answer_margin:.2f}, {answer.margin:g} asked for"
     parts = [f"prefill {answer.prefill_s:.3f}", f"generate {answer.generate_s:.3f}"]
+    if first or len(answer.budgets_tried) > 1:
+        parts = [f"compress {answer.compress_s:.3f}", *parts]
     if first:
-        vision = [f"frames {answer.frames_s:.3f}", f"encode {answer.encode_s:.3f}", f"compress {answer.compress_s:.3f}"]
-        parts = vision + parts
+        parts = [f"frames {answer.frames_s:.3f}", f"encode {answer.encode_s:.3f}", *parts]
     console.print(
         f"{answer.method}: {account}; first token after {answer.ttft_s:.3f} s ({', '.join(parts)})",
         style="dim",

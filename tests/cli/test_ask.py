@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from edgevtc.adaptive import DEFAULT_MARGIN
+from edgevtc.bundle import Bundle, embedded_path
 
 CLIP = "corridor.mp4"
 
@@ -52,6 +53,20 @@ def test_a_budget_of_auto_says_what_it_tried(edgevtc, samples, item):
     code, out, _ = edgevtc(*ask, "--margin", 9, "--json")
     answer = json.loads(out)
     assert (code, answer["budgets_tried"], answer["margin"]) == (0, [29, 58, 86, 144], 9)
+
+
+def test_where_auto_has_no_choice_it_says_so(edgevtc, samples, item):
+    ask = ["ask", samples / CLIP, item["question"], "--budget", "auto"]
+    manifest = Bundle(embedded_path()).manifest
+    lone = next(name for name, entry in manifest.auto.items() if len(entry.budgets) == 1)
+    several = next(name for name, entry in manifest.auto.items() if len(entry.budgets) > 1)
+    note = f"note: auto answers at 144 tokens of {lone}, whatever the margin"
+    assert note in " ".join(edgevtc(*ask, "--method", lone)[2].split())
+    assert "note:" not in edgevtc(*ask, "--method", several)[2]
+    for choice in (["--budget", "auto"], ["--ttft", 5]):
+        code, out, err = edgevtc(*ask[:-2], *choice)
+        assert (code, out) == (1, "")
+        assert "of none this bundle holds 576 tokens alone" in err and f", {several}" in err
 
 
 def test_a_time_to_first_token_chooses_the_budget(edgevtc, samples, item, tmp_path):
