@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,15 +89,41 @@ class Clips:
         """The kind of file a clip is."""
         return FORMS[index % len(FORMS)]
 
-    def file(self, index: int) -> Path:
-        """The clip's H.264 file, written when it is first asked for."""
-        path, form = self._folder / f"{index:05d}.mp4", self.form(index)
-        if not path.exists():
+    def path(self, index: int) -> Path:
+        """Where the clip's file stands, or will."""
+        return self._folder / f"{index:05d}.mp4"
+
+    def check(self, indices: Iterable[int]) -> None:
+        """Make sure, before any work is done, that :meth:`file` can give these clips.
+
+        A folder that holds them all need not be writable.
+
+        Raises:
+            ConfigError: One is missing, and the folder cannot be made or written to.
+        """
+        if all(self.path(index).exists() for index in indices):
+            return
+        try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            size = (form.width, form.height)
-            write_mp4(
-                path, self.sample(index).scene, self._world.renderer, size=size, fps=form.fps, seconds=form.seconds
-            )
+            with tempfile.TemporaryFile(dir=self._folder):
+                pass
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def file(self, index: int) -> Path:
+        """The clip's H.264 file, written when it is first asked for.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        path, form = self.path(index), self.form(index)
+        if not path.exists():
+            scene, size = self.sample(index).scene, (form.width, form.height)
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                write_mp4(path, scene, self._world.renderer, size=size, fps=form.fps, seconds=form.seconds)
+            except OSError as error:
+                raise self._unusable(error) from None
         return path
 
     def slices(self, index: int) -> dict[str, str]:
@@ -106,6 +134,10 @@ class Clips:
         """SHA-256 over the first clips' pictures and questions: another version of the world shows itself in it."""
         asked = [[asdict(question) for question in self.questions(index)] for index in range(_DIGESTED)]
         return digest([self._pictures, asked])
+
+    def _unusable(self, error: OSError) -> ConfigError:
+        reason = (error.strerror or "unknown").lower()
+        return ConfigError(f"{self._folder} cannot be used ({reason}): choose another --clips")
 
 
 def digest(value: Any) -> str:

@@ -87,22 +87,28 @@ def select_cells(
         retention_ratios: Shares of the visual tokens; all the bundle's where None.
 
     Raises:
-        ConfigError: The bundle lacks a method, one of the ratios by a method, or the full tokens.
+        ConfigError: The bundle lacks a method, one of the ratios by a method, or the full tokens; or a list is empty.
     """
     held = list(dict.fromkeys(entry.name for entry in manifest.methods))
     if FULL not in held:
         raise ConfigError(f"this bundle lacks {FULL}, with which all methods are compared: export it with that method")
-    wanted = dict.fromkeys(methods or held)
+    if methods is not None and not methods:
+        raise ConfigError(f"--method names no method: {choices(held)}")
+    wanted = dict.fromkeys(held if methods is None else methods)
     for name in wanted:
         if name not in held:
             raise ConfigError(f"this bundle has no method {name!r}: {choices(held)}")
+    if retention_ratios is not None and not retention_ratios:
+        shares = sorted({entry.retention_ratio for entry in manifest.methods if entry.name in wanted}, reverse=True)
+        raise ConfigError(f"--retention-ratio names no share: {choices(f'{share:g}' for share in shares)}")
     vision = manifest.vision
     budgets = [budget_for(ratio, vision.num_frames, vision.tokens_per_frame) for ratio in retention_ratios or ()]
     cells = [next(entry for entry in manifest.methods if entry.name == FULL)]
     for name in wanted:
         entries = {entry.budget: entry for entry in manifest.methods if entry.name == name}
         for ratio, budget in zip(retention_ratios or (), budgets, strict=True):
-            if name != FULL and budget not in entries:
+            # The full tokens come along with methods that hold a share; by themselves they must hold it.
+            if budget not in entries and (name != FULL or len(wanted) == 1):
                 have = choices(f"{entry.retention_ratio:g}" for entry in entries.values())
                 raise ConfigError(f"this bundle holds {name} at no retention ratio {ratio:g}: {have}")
         cells += [entry for entry in entries.values() if name != FULL and (not budgets or entry.budget in budgets)]

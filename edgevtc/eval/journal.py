@@ -88,8 +88,8 @@ class Journal:
         records: Video → what was measured on it.
 
     Raises:
-        ConfigError: The folder holds a run with other arguments, another process writes to it, or it holds none and
-            no arguments are given.
+        ConfigError: The folder holds records of a run with other arguments, another process writes to it, or it holds
+            no run and no arguments are given.
     """
 
     def __init__(self, folder: str | os.PathLike[str], arguments: RunArguments | None = None) -> None:
@@ -106,13 +106,14 @@ class Journal:
             raise ConfigError(f"{self.folder} cannot be used ({reason}): choose another folder") from None
         try:
             self._lock()
+            self.records = {record.video: record for record in self._read()}
             found = read_arguments(path) if path.is_file() else None
-            if arguments is not None and found is not None:
+            # A run that measured nothing, for its device could not be had, claims no folder.
+            if arguments is not None and found is not None and self.records:
                 refuse_others(self.folder, found, arguments)
             if arguments is not None and arguments != found:
                 write_whole(path, json.dumps(asdict(arguments), indent=1) + "\n")
             self.arguments: RunArguments = arguments or found  # type: ignore[assignment]  # one of them is there
-            self.records = {record.video: record for record in self._read()}
         except BaseException:
             self.close()
             raise

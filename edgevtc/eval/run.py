@@ -116,7 +116,7 @@ def evaluate(
 
     Raises:
         BundleError: The bundle is missing, altered or incomplete.
-        ConfigError: An argument is not valid, or the folder belongs to another run.
+        ConfigError: An argument is not valid, the folder belongs to another run, or clips cannot be written.
         BackendError: The device cannot serve the bundle, or a process was killed.
     """
     if jobs < 1:
@@ -124,6 +124,7 @@ def evaluate(
     folder = Path(folder)
     with Journal(folder, evaluation.arguments(folder)) as journal:
         missing = [video for video in range(evaluation.videos) if video not in journal.records]
+        evaluation.clips(folder).check(missing)
         done = evaluation.videos - len(missing)
         progress(done, evaluation.videos)
         measured = in_processes if min(jobs, len(missing)) > 1 else in_this_process

@@ -33,6 +33,10 @@ WRONG_CALLS = [
     # arguments, exit code, what the one line names
     (["--method", "infomerg"], 1, "one of: none, uniform"),
     (["--method", "uniform,", "--retention-ratio", "0.3"], 1, "uniform at no retention ratio 0.3: one of: 0.25, 0.15"),
+    (["--method", ""], 1, "names no method: one of: none, uniform"),
+    (["--method", "uniform", "--retention-ratio", " ,"], 1, "names no share: one of: 0.25, 0.15"),
+    (["--method", "none", "--retention-ratio", "0.15"], 1, "none at no retention ratio 0.15: one of: 1"),
+    (["--clips", "/dev/null"], 1, "(not a directory): choose another --clips"),
     (["--retention-ratio", "much"], 1, "--retention-ratio takes numbers"),
     (["--retention-ratio", "1.5"], 1, "1.5 is not valid"),
     (["--split", "train"], 1, "one of: dev, test"),
@@ -55,3 +59,10 @@ def test_a_wrong_call_gets_one_clear_line(edgevtc, tmp_path, arguments, code, na
     assert (found, text) == (code, "")
     assert err.count("\n") == 1 and err.startswith("edgevtc") and named in err
     assert not list(tmp_path.glob("**/*.mp4")) and not (tmp_path / "nothing").exists()
+
+
+def test_after_a_failed_start_the_folder_takes_another_run(edgevtc, tmp_path):
+    what = ["--method", "none", "--videos", 2, "--questions", 1, "--blind-scenes", 40, "--out", tmp_path / "run"]
+    assert edgevtc("eval", *what, "--device", "abacus")[0] == 1
+    code, _, err = edgevtc("eval", *what)
+    assert (code, err) == (0, "")

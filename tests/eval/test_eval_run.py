@@ -238,6 +238,47 @@ def test_another_run_does_not_share_a_folder(folder, changes, named):
     assert (folder / "records.jsonl").read_bytes() == before
 
 
+def test_a_run_that_measured_nothing_claims_no_folder(tmp_path):
+    wanted = EVALUATION.arguments(tmp_path)
+    Journal(tmp_path, replace(wanted, device="cuda")).close()
+    with Journal(tmp_path, wanted) as journal:
+        assert (journal.arguments.device, journal.records) == ("cpu", {})
+    with Journal(tmp_path) as journal:
+        assert journal.arguments == wanted
+
+
+@pytest.mark.parametrize("problem", ["a file", "read-only"])
+def test_clips_that_cannot_be_written_are_refused_before_the_first(tmp_path, monkeypatch, problem):
+    place, begun = tmp_path / "clips", []
+    if problem == "a file":
+        place.write_text("")
+    else:
+
+        def refused(*_, **__):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("tempfile.TemporaryFile", refused)  # who runs tests as root may write everywhere
+    monkeypatch.setattr(Evaluation, "examiner", lambda *_: begun.append(1))
+    with pytest.raises(ConfigError, match=r"cannot be used .*: choose another --clips") as caught:
+        evaluate(replace(EVALUATION, clips_folder=place), tmp_path / "run")
+    assert "\n" not in str(caught.value) and not begun
+
+
+def test_a_clip_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(ConfigError, match=r"cannot be used \(no space left on device\): choose another --clips"):
+        Clips("dev", 5, 4, tmp_path).file(0)
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_clips_that_are_all_there_need_no_folder_to_write_to(finished, monkeypatch):
+    monkeypatch.setattr("tempfile.TemporaryFile", None)
+    EVALUATION.clips(finished).check(range(VIDEOS))
+
+
 def test_another_way_of_auto_goes_on_in_the_same_folder(folder):
     other = replace(EVALUATION.arguments(folder), auto={"uniform": AutoEntry((12, 86), 0.5)})
     with Journal(folder, other) as journal:
@@ -268,7 +309,8 @@ def test_cells_of_a_bundle():
     assert [f"{cell.name}-b{cell.budget}" for cell in select_cells(manifest, METHODS, RATIOS)] == CELLS
     everything = select_cells(manifest, None, None)
     assert everything == sorted(manifest.methods, key=manifest.methods.index) and everything[0].name == "none"
-    assert select_cells(manifest, ["none"], [0.15]) == everything[:1]
+    assert select_cells(manifest, ["none"], [1.0]) == select_cells(manifest, ["none"], None) == everything[:1]
+    assert [cell.name for cell in select_cells(manifest, ["none", "uniform"], [0.15])] == ["none", "uniform"]
     without = replace(manifest, methods=tuple(entry for entry in manifest.methods if entry.name != "none"))
     with pytest.raises(ConfigError, match="lacks none"):
         select_cells(without, None, None)
