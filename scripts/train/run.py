@@ -10,13 +10,16 @@ Written under --out/STAGE: `state.pt` (weights, optimizer, progress; replaced at
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import math
 import os
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -59,6 +62,8 @@ class Trainer:
         self.groups = [{"params": rest, "scale": 1.0}, {"params": trunk, "scale": stage.tower}]
         self.optimizer = torch.optim.AdamW(self.groups, lr=stage.rate, weight_decay=0.02, betas=(0.9, 0.98))
         if self.state.exists():
+            if init is not None:
+                self.log({"event": "init left out", "why": f"{self.state} goes on from where it was"})
             self._resume()
 
     @property
@@ -104,7 +109,11 @@ class Trainer:
         return self.folder / "checkpoint"
 
     def _resume(self) -> None:
-        state = torch.load(self.state, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(self.state, map_location=self.device, weights_only=True)
+        except Exception as error:  # torch raises many kinds
+            reason = str(error).splitlines()[0]
+            raise SystemExit(f"{self.state} is damaged ({reason}): delete it and go on with --init") from None
         if (grid := state.get("grid", GRID)) != grid_of(self.model):
             raise SystemExit(f"{self.state} is of a run with --grid {grid}: give the same, or another --out")
         self.model.load_state_dict(state["model"])
@@ -161,6 +170,20 @@ class Trainer:
         return loss + answering, scores | {"loss": answering.item()}
 
 
+def claimed(folder: Path) -> IO[str]:
+    """A folder of a run, made where it is missing and locked until the file returned is closed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise SystemExit(f"{folder} cannot be written to ({error.strerror}): choose another --out") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise SystemExit(f"{folder} is in use by another run: choose another --out") from None
+    return lock
+
+
 class Monitor:
     """Accuracy on a few dev videos, while training."""
 
@@ -187,6 +210,7 @@ class Monitor:
 
 def run_stage(name: str, out: Path, init: Path | None, minutes: float | None, options: argparse.Namespace) -> Path:
     """Train a stage to its end (at once where it is done already); returns its checkpoint folder."""
+    lock = claimed(out / name)
     stage = STAGES[name] if options.rate is None else replace(STAGES[name], rate=options.rate)
     trainer = Trainer(stage, out / name, minutes or stage.minutes, torch.device(options.device), init, options.grid)
     seed = (options.seed + sum(map(ord, name))) * 97 + trainer.step
@@ -197,12 +221,13 @@ def run_stage(name: str, out: Path, init: Path | None, minutes: float | None, op
     monitor = Monitor(options.monitor, options.grid) if name != "a" and options.monitor else None
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     saved = checked = mark = time.monotonic()
-    first = trainer.step
+    first, monitored = trainer.step, trainer.step
     while trainer.seconds < trainer.minutes * 60 and not (options.until and time.time() >= options.until):
         batch = next(loader)
         for key, value in trainer.learn(batch, rng, min(1.0, (trainer.step - first + 1) / WARMUP)).items():
             scores[batch.kind][key].append(value)
-        trainer.seconds, mark = trainer.seconds + time.monotonic() - mark, time.monotonic()
+        stepped = time.monotonic()
+        trainer.seconds, mark = trainer.seconds + stepped - mark, stepped
         if trainer.step % options.report == 0:
             for kind, part in scores.items():
                 means = {key: round(float(np.mean(values)), 3) for key, values in part.items()}
@@ -213,12 +238,15 @@ def run_stage(name: str, out: Path, init: Path | None, minutes: float | None, op
             saved = time.monotonic()
         if monitor and time.monotonic() - checked > options.check:
             trainer.log({"event": "monitor", "samples": dict(trainer.seen), **monitor(trainer)})
-            checked = time.monotonic()
+            checked, monitored = time.monotonic(), trainer.step
+        mark += time.monotonic() - stepped  # Saving and monitoring are no training.
     if trainer.step > first:
         trainer.save()
-        if monitor:
+        if monitor and trainer.step > monitored:
             trainer.log({"event": "monitor", "samples": dict(trainer.seen), **monitor(trainer)})
-    return trainer.save_folder()
+    checkpoint = trainer.save_folder()
+    lock.close()
+    return checkpoint
 
 
 def main() -> None:
@@ -227,20 +255,24 @@ def main() -> None:
     parser.add_argument("--stage", required=True, nargs="+", choices=[*STAGES, "all"], help="in this order")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; each stage has a subfolder")
     parser.add_argument("--init", type=Path, help="checkpoint folder to start the first stage from")
-    parser.add_argument("--minutes", type=float, help="length of all the stages together")
-    parser.add_argument("--rate", type=float, help="highest learning rate, in place of the stage's")
-    parser.add_argument("--until", type=_clock, help="stop at this time of day, HH:MM (the run can go on later)")
+    parser.add_argument("--minutes", type=_above(0.0), help="length of all the stages together")
+    parser.add_argument("--rate", type=_above(0.0), help="highest learning rate, in place of the stage's")
+    parser.add_argument("--until", type=_clock, help="stop at the next HH:MM of the day (the run can go on later)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=0, help="processes that render; 0 renders in this one")
-    parser.add_argument("--scale", type=float, default=1.0, help="multiply the batch sizes; a GPU likes 8 and more")
-    parser.add_argument("--grid", type=int, default=GRID, help="visual tokens along each side of a frame")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--report", type=int, default=60, help="steps between log lines")
-    parser.add_argument("--save", type=float, default=120, help="seconds between saved states")
-    parser.add_argument("--check", type=float, default=600, help="seconds between monitor runs")
-    parser.add_argument("--monitor", type=int, default=60, help="dev videos of the monitor; 0 for none")
+    parser.add_argument("--threads", type=_above(0), default=1)
+    parser.add_argument("--workers", type=_above(-1), default=0, help="processes that render; 0 renders in this one")
+    parser.add_argument("--scale", type=_above(0.0), default=1.0, help="times the batch sizes; a GPU likes 8 and more")
+    parser.add_argument("--grid", type=_above(0), default=GRID, help="visual tokens along each side of a frame")
+    parser.add_argument("--seed", type=_above(-1), default=1)
+    parser.add_argument("--report", type=_above(0), default=60, help="steps between log lines")
+    parser.add_argument("--save", type=_above(0.0), default=120, help="seconds between saved states")
+    parser.add_argument("--check", type=_above(0.0), default=600, help="seconds between monitor runs")
+    parser.add_argument("--monitor", type=_above(-1), default=60, help="dev videos of the monitor; 0 for none")
     options = parser.parse_args()
+    if options.init and not (options.init / "config.json").is_file():
+        parser.error(f"--init {options.init} is no checkpoint folder: it has no config.json")
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: this torch sees no GPU, give cpu")
     torch.set_num_threads(options.threads)
     names = list(STAGES) if "all" in options.stage else options.stage
     total = sum(STAGES[name].minutes for name in names)
@@ -249,12 +281,31 @@ def main() -> None:
         minutes = options.minutes and options.minutes * STAGES[name].minutes / total
         folder = run_stage(name, options.out, folder, minutes, options)
         print(folder)
+        if options.until and time.time() >= options.until:
+            break
+
+
+def _above(bound: float) -> Callable[[str], float]:
+    """Reader of numbers of the type of a bound, which they exceed."""
+
+    def number(text: str) -> float:
+        value = type(bound)(text)
+        if not bound < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above {bound:g}")
+        return value
+
+    return number
 
 
 def _clock(text: str) -> float:
-    hour, minute = (int(part) for part in text.split(":"))
+    """When the clock next shows HH:MM, as seconds of `time.time`."""
+    try:
+        shown = time.strptime(text, "%H:%M")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no time of day: give it as 22:30") from None
     now = time.localtime()
-    return time.mktime((*now[:3], hour, minute, 0, *now[6:]))
+    then = time.mktime((*now[:3], shown.tm_hour, shown.tm_min, 0, *now[6:]))
+    return then if then > time.time() else then + 24 * 3600
 
 
 if __name__ == "__main__":

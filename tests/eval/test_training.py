@@ -128,6 +128,54 @@ def test_a_run_goes_on_from_its_state_and_from_its_folder(tmp_path: Path):
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--init", "{tmp}/none"], "none is no checkpoint folder: it has no config.json"),
+        (["--minutes", "-1"], "-1 is not above 0"),
+        (["--minutes", "nan"], "nan is not above 0"),
+        (["--scale", "0"], "0 is not above 0"),
+        (["--workers", "-1"], "-1 is not above -1"),
+        (["--report", "0"], "0 is not above 0"),
+        (["--until", "99:99"], "99:99 is no time of day"),
+        (["--out", "/dev/null/run"], "/dev/null/run/d cannot be written to"),
+        (["--device", "cuda"], "sees no GPU"),
+    ],
+)
+def test_wrong_options_are_refused_in_a_line_and_write_nothing(
+    options: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    given = [part.format(tmp=tmp_path) for part in options]
+    monkeypatch.setattr(sys, "argv", ["run.py", "--stage", "d", "--out", str(tmp_path / "run"), *given])
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    assert says in capsys.readouterr().err + str(ended.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_runs_folder_takes_one_run_and_a_damaged_state_is_named(tmp_path: Path):
+    with run.claimed(tmp_path), pytest.raises(SystemExit, match="in use by another run"):
+        run.claimed(tmp_path)
+    run.claimed(tmp_path).close()
+    first = run.Trainer(stages.STAGES["d"], tmp_path, 1.0, torch.device("cpu"), None)
+    first.save()
+    first.state.write_bytes(first.state.read_bytes()[:1000])
+    with pytest.raises(SystemExit, match=r"state\.pt is damaged .*: delete it and go on with --init"):
+        run.Trainer(stages.STAGES["d"], tmp_path, 1.0, torch.device("cpu"), None)
+
+
+def test_the_clock_is_read_forward():
+    now = run.time.time()
+    for ahead in (120, 23 * 3600):
+        shown = run.time.strftime("%H:%M", run.time.localtime(now + ahead))
+        assert -60 <= run._clock(shown) - (now + ahead) <= 0
+
+
 def test_the_mean_of_checkpoints_is_that_of_all_their_weights(tmp_path: Path):
     parts = [(network.build(seed=seed), run.Heads()) for seed in (1, 2)]
     for index, (part, heads) in enumerate(parts):
@@ -165,8 +213,9 @@ def test_the_checkpoint_folder_is_small_and_reads_questions_as_people_write_them
 
 
 def test_the_domains_limit_is_twice_the_farthest_of_dev_scenes(
-    model: LlavaOnevisionForConditionalGeneration, tmp_path: Path
+    model: LlavaOnevisionForConditionalGeneration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(domain, "DIRECTIONS", 12)
     network.save_folder(model, run.Heads(), tmp_path / "model", {})
     learnt = domain.learn(tmp_path / "model", scenes=24, dev_scenes=10)
     read = Domain.read(tmp_path / "model" / "domain.npz")
