@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevtc.bundle import AutoEntry
+from edgevtc.cli.eval import listed
 from edgevtc.errors import ConfigError, EdgeVTCError, choices
 from edgevtc.eval.auto import Answers, Outcome, answers_of, given_at, outcome, tried
 from edgevtc.eval.intervals import Score, Sheet
@@ -194,7 +195,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(f"{args.run} holds {len(records)} measured clips, two are needed: go on with the run")
     if args.write is not None and not (args.write / "config.json").is_file():
         raise ConfigError(f"{args.write} holds no checkpoint (no config.json is there): give the folder to export")
-    methods = several_budgets(arguments.cells, args.method)
+    methods = several_budgets(arguments.cells, listed(args.method))
     results = [calibrated(name, answers_of(records, cells), args.drop) for name, cells in methods.items()]
     if args.json:
         where = {"bundle_sha256": arguments.bundle_sha256, "seed": arguments.seed, "videos": len(records)}
@@ -210,7 +211,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Read the arguments; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run on the dev split (edgevtc eval --out)")
-    parser.add_argument("--method", action="append", metavar="NAME", help="may be repeated (default: every method)")
+    parser.add_argument("--method", action="append", metavar="NAME,…", help="may be repeated (default: every method)")
     parser.add_argument("--drop", type=float, default=1.0, metavar="POINTS", help="accuracy to give up (default: 1)")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help=f"write {AUTO} into a checkpoint's folder")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -119,6 +119,14 @@ def test_the_table_of_one_method(dev_run, capsys):
     assert "| 100.0 [100.0, 100.0] | 40 | 40 |  |" in lines[4] and lines[7].startswith("uniform: 10 and 40 tokens by")
 
 
+def test_methods_are_listed_by_commas_too(dev_run, capsys):
+    tables = []
+    for words in (["uniform,holitom"], ["uniform", "--method", "holitom"]):
+        assert main([str(dev_run), "--method", *words]) == 0
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1] and "| holitom, auto |" in tables[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words", "named"),
     [
