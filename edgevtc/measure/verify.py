@@ -207,6 +207,8 @@ class Verifier:
                 f"{decisions.overlap:.1%} of the positions are kept and {decisions.agreement:.1%} of the tokens go "
                 f"where they should, {least_overlap:.1%} and {least_agreement:.1%} are asked for"
             )
+        elif not stands_for_itself(positions, assignment):
+            reason = "two slots stand for one token, or a slot for a token that is folded into another"
         elif not np.array_equal(counts, np.bincount(assignment[assignment >= 0], minlength=method.budget)):
             reason = "counts do not follow from the assignment"
         elif "segments" in session.outputs and not is_division(session.output("segments").numpy(), assignment):
@@ -281,6 +283,12 @@ class Verifier:
         return Check(
             part, output, not reason, found.worst, found.mean, found.cosine, tolerance, *overlaps, margin, reason
         )
+
+
+def stands_for_itself(positions: np.ndarray, assignment: np.ndarray) -> bool:
+    """Whether the token at positions [B] of each slot goes into that slot by assignment [T, N]: then none stands twice."""
+    inside = bool(((positions >= 0) & (positions < assignment.size)).all())
+    return inside and np.array_equal(assignment.reshape(-1)[positions], np.arange(len(positions)))
 
 
 def is_division(segments: np.ndarray, assignment: np.ndarray) -> bool:

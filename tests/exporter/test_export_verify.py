@@ -15,6 +15,7 @@ from transformers import Qwen2ForCausalLM
 
 from edgevtc.bundle import Bundle, MethodEntry
 from edgevtc.compressors import create
+from edgevtc.compressors.baselines import Uniform
 from edgevtc.decoder.prompt import Rows
 from edgevtc.errors import ExportError, VideoError
 from edgevtc.exporter import decoder_parts, vision_parts
@@ -97,6 +98,19 @@ def test_what_differs_from_torch_is_named_and_not_written(
         export_bundle(tiny_folder, tmp_path / "out", TINY_OPTIONS)
     assert all(words in str(raised.value) for words in named)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_method_that_keeps_one_token_again_and_again_is_refused(tiny_folder, tmp_path, monkeypatch):
+    original = Uniform.plan
+
+    def again(compressor, features):
+        plan = original(compressor, features)
+        return replace(plan, positions=plan.positions * 0)
+
+    monkeypatch.setattr(Uniform, "plan", again)
+    with pytest.raises(ExportError, match="compressors/uniform.*two slots stand for one token"):
+        export_bundle(tiny_folder, tmp_path / "out", TINY_OPTIONS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_answer_torch_would_not_give_is_refused(tiny_folder, traced_once, tmp_path, monkeypatch):

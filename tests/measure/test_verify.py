@@ -19,7 +19,7 @@ from edgevtc.bundle import Bundle
 from edgevtc.cli import main
 from edgevtc.errors import BundleError
 from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References
-from edgevtc.measure.verify import Verifier, firmness, is_division
+from edgevtc.measure.verify import Verifier, firmness, is_division, stands_for_itself
 
 
 def failures(folder: Path) -> dict[str, str]:
@@ -268,3 +268,12 @@ def test_the_backend_that_was_asked_for_runs_the_graphs(pristine, tmp_path, monk
 def test_segments_are_runs_of_frames(segments, valid):
     assert is_division(np.array(segments, np.int32), np.zeros((4, 9), np.int32)) == valid
     assert not is_division(np.array(segments, np.int32), np.zeros((5, 9), np.int32))
+
+
+@pytest.mark.parametrize(
+    ("positions", "valid"),
+    [([0, 2], True), ([2, 0], False), ([0, 0], False), ([0, 1], False), ([0, 4], False), ([0, -2], False)],
+)
+def test_a_slot_stands_where_its_own_token_is(positions, valid):
+    assignment = np.array([[0, 0], [1, -1]], np.int32)
+    assert stands_for_itself(np.array(positions, np.int32), assignment) == valid
