@@ -15,7 +15,9 @@ FASTVID = MethodSpec(
         "context_share": Parameter(
             0.4, "d: share of the budget for merged anchors, the rest for salient tokens", low=0.0, high=1.0
         ),
-        "anchor_interval": Parameter(4, "p: every p-th frame of a segment, from its last, holds anchors", low=1),
+        "anchor_interval": Parameter(
+            4, "p: every p-th frame of a segment, from its last, holds anchors", low=1, high=4096
+        ),
         "neighbours": Parameter(4, "k of the density's nearest neighbours, the token itself included", low=1),
         "merge_weight": Parameter(
             0.6, "β: an anchor that absorbs n tokens has weight max(β, 1/(n+1)) in its merged token", low=0.0, high=1.0

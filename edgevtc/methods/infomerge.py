@@ -20,7 +20,9 @@ INFOMERGE = MethodSpec(
         "uniqueness_weight": Parameter(0.9, "α: weight of a segment's uniqueness in its budget"),
         "richness_weight": Parameter(0.1, "β: weight of a segment's spectral entropy in its budget"),
         "temperature": Parameter(1.2, "τ: slope of the sigmoid that turns merit into budget", low=0.0),
-        "anchor_interval": Parameter(4, "p: every p-th frame of a segment, from its last, holds anchors", low=1),
+        "anchor_interval": Parameter(
+            4, "p: every p-th frame of a segment, from its last, holds anchors", low=1, high=4096
+        ),
         "neighbours": Parameter(4, "k of the density's nearest neighbours, the token itself included", low=1),
         "merge_weight": Parameter(0.6, "μ: weight of the anchor in a merged token", low=0.0, high=1.0),
         "merge_weighting": Parameter(

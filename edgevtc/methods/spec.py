@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -47,18 +48,23 @@ class Parameter:
             value = {"true": True, "false": False}.get(value.lower(), value)
         if kind is bool and not isinstance(value, bool):
             raise ConfigError(f"{owner}: {name}={value!r} is not valid: {choices(('true', 'false'))}")
-        exact = not (kind is int and isinstance(value, float) and value != int(value))
         try:
-            number = kind(value) if exact else None
-        except (TypeError, ValueError):
-            number = None
-        if number is None or (isinstance(number, float) and number != number):
-            raise ConfigError(f"{owner}: {name}={value!r} is not a valid {kind.__name__}")
+            number = kind(value)
+            valid = math.isfinite(number) and not (kind is int and isinstance(value, float) and value != number)
+        except (TypeError, ValueError, OverflowError):
+            valid = False
+        if not valid:
+            what = "whole number" if kind is int else "finite number"
+            raise ConfigError(f"{owner}: {name}={value!r} is no {what}: give one {self._range}")
         if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
-            low = "-inf" if self.low is None else self.low
-            high = "inf" if self.high is None else self.high
-            raise ConfigError(f"{owner}: {name}={value!r} is out of range: give a value from {low} to {high}")
+            raise ConfigError(f"{owner}: {name}={value!r} is out of range: give a value {self._range}")
         return number
+
+    @property
+    def _range(self) -> str:
+        low = "-inf" if self.low is None else self.low
+        high = "inf" if self.high is None else self.high
+        return f"from {low} to {high}"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The selections that do not look at the video, counted by hand."""
 
+import re
+
 import pytest
 
 from edgevtc.compressors import Features, create
@@ -38,3 +40,23 @@ def test_random_is_the_same_for_a_seed():
 def test_random_draws_every_token_alike():
     kept = [sum(p in positions("random", 2, 5, 5, seed=seed) for seed in range(200)) for p in range(10)]
     assert sum(kept) == 1000 and min(kept) > 70 and max(kept) < 130
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("nope", "penalty='nope' is no finite number: give one from 0.0 to inf"),
+        (float("inf"), "penalty=inf is no finite number"),
+        (float("nan"), "penalty=nan is no finite number"),
+        (-1, "penalty=-1 is out of range: give a value from 0.0 to inf"),
+    ],
+)
+def test_a_value_that_is_no_number_of_its_range_is_refused_with_the_range(value, says):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        create("infomerge", 8, 36, 60, penalty=value)
+
+
+@pytest.mark.parametrize("value", [2.5, "2.5", float("inf"), 10**9])
+def test_a_count_is_whole_and_within_reason(value):
+    with pytest.raises(ConfigError, match=r"anchor_interval=.*(no whole number|out of range).* from 1 to 4096"):
+        create("infomerge", 8, 36, 60, anchor_interval=value)
