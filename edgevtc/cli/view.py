@@ -67,10 +67,18 @@ class View(Command):
                     "segments": [segment.first for segment in panel.segments] or None,
                     "segment_budgets": [segment.kept for segment in panel.segments] or None,
                     "answer": panel.answer if args.question is not None else None,
+                    "finish_reason": panel.finish_reason or None,
                 }
                 for panel in scene.panels
             ]
-            print_json({"path": str(path), "bundle_sha256": scene.bundle_sha256, "methods": drawn})
+            print_json(
+                {
+                    "path": str(path),
+                    "bundle_sha256": scene.bundle_sha256,
+                    "warnings": scene.warnings,
+                    "methods": drawn,
+                }
+            )
             return 0
         print(path)
         return 0

@@ -73,14 +73,15 @@ def view_video(
         encoded = vision.encode(both_sizes(sampler, size, manifest.vision.resample, shown))
     panels, declined = [], ""
     for entry in entries:
-        answer = ""
+        answer = finish_reason = ""
         if runner is None or question is None:
             tokens = vision.compress(encoded, entry)
         else:
             runner.method = entry
             session = VideoSession(runner, encoded, time.perf_counter(), [])
             asked = session.ask(question)
-            tokens, answer, declined = session.visual, asked.answer, asked.declined
+            tokens, answer, finish_reason = session.visual, asked.answer, asked.finish_reason
+            declined = asked.declined
         panels.append(
             Panel(
                 entry.name,
@@ -90,6 +91,7 @@ def view_video(
                 tokens.assignment,
                 answer,
                 tokens.segments,
+                finish_reason,
             )
         )
     return Scene(

@@ -20,6 +20,9 @@ __all__ = ["render_html"]
 TEMPLATE = "page.html.j2"
 JPEG_QUALITY = 85
 
+#: Least width of a frame in the page, and the gap to the next, in rem: 24 tokens across are then 6 pixels each.
+FRAME_REM, GAP_REM = 9.0, 0.6
+
 
 def render_html(scene: Scene) -> bytes:
     """The page as UTF-8: frames inside it, no script or style from elsewhere, readable without JavaScript."""
@@ -33,6 +36,7 @@ def render_html(scene: Scene) -> bytes:
         palette=PALETTE,
         images=[jpeg_base64(frame) for frame in scene.frames],
         aspect=f"{width} / {height}",
+        row_lengths=row_lengths(len(scene.frames)),
         panels=[layers(panel, scene.grid) for panel in scene.panels],
         tallest=max(max(panel.kept_per_frame) for panel in scene.panels),
         data={
@@ -51,6 +55,17 @@ def render_html(scene: Scene) -> bytes:
         },
     )
     return page.encode()
+
+
+def row_lengths(frames: int) -> list[tuple[int, float, float | None]]:
+    """How many frames stand in a row, by the width there is: for each number of rows the fewest, so 8, not 9, of 16.
+
+    Returns:
+        (columns, from this width, below that one) in rem, rising; None for the last, which no width is too much for.
+    """
+    lengths = sorted({-(-frames // rows) for rows in range(1, frames + 1)})
+    least = [0.0, *(round(columns * FRAME_REM + (columns - 1) * GAP_REM, 1) for columns in lengths[1:])]
+    return list(zip(lengths, least, [*least[1:], None], strict=True))
 
 
 def jpeg_base64(frame: NDArray[np.uint8]) -> str:

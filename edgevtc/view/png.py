@@ -44,18 +44,22 @@ def render_png(scene: Scene) -> bytes:
 
 
 def draw_heading(scene: Scene, width: int) -> Image.Image:
-    """Clip, model and bundle; the question where there is one; what the marks mean."""
+    """Clip, model and bundle; the question and the warnings where there are any; what the marks mean."""
     rows, columns = scene.grid
     facts = (
         f"{len(scene.frames)} frames of {rows} by {columns} tokens, {scene.model}, bundle {scene.bundle_sha256[:16]}"
     )
-    picture = Image.new("RGB", (width, 96 if scene.question else 70), PAGE)
+    warnings = [line for warning in scene.warnings for line in wrapped(f"warning: {warning}", 15, width)]
+    below = 58 if scene.question else 32
+    picture = Image.new("RGB", (width, below + 20 * len(warnings) + 38), PAGE)
     draw = ImageDraw.Draw(picture)
     write(draw, (0, 0), scene.video, 24, INK, width // 2)
     write(draw, (width, 6), facts, 15, SOFT, width // 2 - GAP, anchor="ra")
     if scene.question:
         write(draw, (0, 32), f"asked: {scene.question}", 17, INK, width)
-    x, y = 0, picture.height - 33
+    for number, line in enumerate(warnings):
+        write(draw, (0, below + 20 * number), line, 15, INK, width)
+    x, y = 1, picture.height - 33
     sample = np.full((16, 16, 3), (226, 196, 158), np.uint8)
     marks = (
         ("kept alone", sample, "#ffffff"),
@@ -65,6 +69,7 @@ def draw_heading(scene: Scene, width: int) -> Image.Image:
     )
     for label, swatch, outline in marks:
         picture.paste(Image.fromarray(swatch), (x, y))
+        draw.rectangle((x - 1, y - 1, x + 16, y + 16), outline=SOFT)  # white on white would not be seen
         if outline:
             draw_outline(draw, (x, y, x + 15, y + 15), outline)
         write(draw, (x + 23, y - 1), label, 14, SOFT, width)
@@ -199,6 +204,18 @@ def shade(pixels: NDArray[np.uint8], colour: int) -> NDArray[np.uint8]:
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The typeface that comes with Pillow, so that the sheet looks alike everywhere."""
     return ImageFont.load_default(size)
+
+
+def wrapped(text: str, size: int, width: int) -> list[str]:
+    """Text in lines of at most `width`, between words."""
+    face, lines = font(size), [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and face.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def write(

@@ -37,6 +37,8 @@ class Panel:
         assignment: [T, N] int32 slot of each input, −1 where dropped.
         answer: The model's answer, or "" where nothing was asked.
         segment_of: [T] int32 index of the segment each frame belongs to; None where the graph gives none.
+        finish_reason: Why the answer ended, see :attr:`edgevtc.answer.Answer.finish_reason`, or "" where nothing was
+            asked.
     """
 
     method: str
@@ -46,6 +48,7 @@ class Panel:
     assignment: NDArray[np.int32]
     answer: str = ""
     segment_of: NDArray[np.int32] | None = None
+    finish_reason: str = ""
 
     @property
     def kept(self) -> int:

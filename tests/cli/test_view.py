@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,6 +18,7 @@ def test_two_methods_on_one_page(edgevtc, samples, tmp_path):
     assert (code, err, report["path"]) == (0, "", str(path))
     assert [entry["method"] for entry in report["methods"]] == ["infomerge", "holitom"]
     for entry in report["methods"]:
+        assert entry["answer"] is entry["finish_reason"] is None
         assert entry["segments"] is None or sum(entry["segment_budgets"]) == entry["tokens_kept"]
     text = path.read_text(encoding="utf-8")
     data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
@@ -31,8 +33,20 @@ def test_two_methods_on_one_page(edgevtc, samples, tmp_path):
 def test_a_sheet_with_the_answer_that_ask_gives(edgevtc, samples, sample_questions, tmp_path):
     question, path = sample_questions[0]["questions"][0], tmp_path / "out.png"
     code, out, _ = edgevtc("view", samples / CLIP, "--question", question["question"], "-o", path, "--json")
-    assert code == 0 and json.loads(out)["methods"][0]["answer"] == question["answer"]
+    report = json.loads(out)
+    assert code == 0 and report["warnings"] == []
+    assert [report["methods"][0][key] for key in ("answer", "finish_reason")] == [question["answer"], "stop"]
     assert Image.open(path).width == 1200
+
+
+def test_that_the_model_was_not_asked_is_in_the_report(edgevtc, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    asked = ["--question", "what color is the circle", "-o", tmp_path / "out.png", "--json"]
+    code, out, err = edgevtc("view", tmp_path / "noise.png", *asked)
+    report = json.loads(out)
+    assert [report["methods"][0][key] for key in ("answer", "finish_reason")] == ["cannot tell", "foreign"]
+    assert code == 0 and any("so it was not asked" in warning and warning in err for warning in report["warnings"])
 
 
 def test_an_existing_file_stays_unless_told(edgevtc, samples, tmp_path):

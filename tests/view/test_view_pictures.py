@@ -13,8 +13,8 @@ from PIL import Image, ImageColor
 
 from edgevtc.errors import ConfigError
 from edgevtc.view import Panel, Scene, write_view
-from edgevtc.view.html import render_html
-from edgevtc.view.png import SHEET_WIDTH, TAPE, draw_frame, render_png
+from edgevtc.view.html import render_html, row_lengths
+from edgevtc.view.png import SHEET_WIDTH, TAPE, draw_frame, font, render_png, wrapped
 from edgevtc.view.scene import PALETTE, colour_groups
 
 GRID = (2, 3)
@@ -152,6 +152,52 @@ def test_a_segment_of_several_frames_is_one_piece_of_tape():
 def test_the_sheet_has_its_width(count):
     picture = Image.open(io.BytesIO(render_png(scene_of(*[decided()] * count))))
     assert picture.format == "PNG" and picture.width == SHEET_WIDTH and picture.height > 200
+
+
+def sheet_of(scene):
+    return np.asarray(Image.open(io.BytesIO(render_png(scene)))).astype(int)
+
+
+def test_the_sheet_says_why_the_model_was_not_asked():
+    asked = replace(decided(), answer="cannot tell")
+    plain = sheet_of(scene_of(asked, question="what"))
+    one, two = (sheet_of(scene_of(asked, question="what", warnings=("unlike all",) * count)) for count in (1, 2))
+    line = one.shape[0] - plain.shape[0]
+    assert 15 <= line == two.shape[0] - one.shape[0]
+    new = one[24 + 58 : 24 + 58 + line]  # below the question
+    assert (new.min(-1) < 100).sum() > 50 and (new[:, SHEET_WIDTH // 2 :] == 255).all()
+    assert (one[24 + 58 + line :] == plain[24 + 58 :]).all()
+
+
+def test_a_long_warning_is_never_cut():
+    words = [f"word{number}" for number in range(60)]
+    lines = wrapped(" ".join(words), 15, 400)
+    assert " ".join(lines).split() == words and len(lines) > 5
+    assert max(font(15).getlength(line) for line in lines) <= 400
+    longer = sheet_of(scene_of(warnings=(" ".join(words * 3),)))
+    assert longer.shape[0] > sheet_of(scene_of(warnings=("short",))).shape[0]
+
+
+def test_a_white_outline_is_seen_on_the_white_sheet():
+    swatch = sheet_of(scene_of())[24 + 37 : 24 + 37 + 16, 25:41]  # the legend's first: kept alone
+    assert (swatch[:2] == 255).all()
+    around = sheet_of(scene_of())[24 + 36, 24:42]
+    assert (around < 128).all()
+
+
+def test_a_row_of_frames_is_full():
+    layouts = {columns: (least, below) for columns, least, below in row_lengths(16)}
+    assert list(layouts) == [1, 2, 3, 4, 6, 8, 16]
+    assert layouts[8][0] * 16 < 1219.5 < layouts[16][0] * 16  # pixels inside one method's panel on a page of 1400
+    assert layouts[1] == (0.0, layouts[2][0]) and layouts[16][1] is None
+    assert [columns for columns, *_ in row_lengths(1)] == [1]
+
+
+def test_a_tape_ends_where_a_row_ends():
+    text = render_html(scene_of()).decode()
+    for columns, least, _ in row_lengths(2):
+        (rules,) = re.findall(rf"@container \(width >= {least}rem\).*\n(.*\n.*)\n}}", text)
+        assert f"repeat({columns}," in rules and f":nth-child({columns}n) .runs-on {{ margin-right: 0; }}" in rules
 
 
 def test_kept_tokens_are_bright_and_dropped_ones_dim():
