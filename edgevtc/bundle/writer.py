@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -16,9 +16,15 @@ from edgevtc.bundle.manifest import FileEntry, Manifest, TensorEntry
 from edgevtc.bundle.reader import MANIFEST, Bundle, file_sha256
 from edgevtc.errors import BundleError, ExportError
 
-__all__ = ["BundleWriter", "FolderWriter", "abandoned"]
+__all__ = ["BundleWriter", "FolderWriter", "abandoned", "hidden_sibling", "require_writable", "writing"]
 
 PARTIAL = "partial"
+
+#: Longest name of a file, in bytes, and of what a hidden sibling's has beside the bundle's own.
+NAME_MAX, SIBLING_EXTRA = 255, 40
+
+#: Field of /proc/PROCESS/stat, counted behind the name in brackets: when the process started, in ticks since boot.
+STARTED_FIELD = 19
 
 
 class FolderWriter:
@@ -44,8 +50,7 @@ class FolderWriter:
         name = f"weights/{hashlib.sha256(data).hexdigest()[:32]}"
         path = self._folder / name
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            write(path, data)
         return name
 
     def tensor(self, array: np.ndarray) -> TensorEntry:
@@ -54,9 +59,7 @@ class FolderWriter:
 
     def file(self, name: str, content: bytes) -> str:
         """Write one file of the bundle; returns its name."""
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write(self._folder / name, content)
         return name
 
 
@@ -64,11 +67,15 @@ class BundleWriter(FolderWriter):
     """A context manager that fills a hidden sibling folder and renames it when the bundle is complete.
 
     Args:
-        path: Where the bundle will stand.
+        path: Where the bundle will stand; of a symbolic link, what it points at.
         overwrite: Replace a bundle that is already there; anything else that is there is never replaced.
 
+    Attributes:
+        path: Where the bundle will stand, no link.
+
     Raises:
-        ExportError: Something stands at ``path`` that must not be replaced, or its parent cannot be written.
+        ExportError: Something stands at ``path`` that must not be replaced, or nothing can be written there. So it is
+            said before anything is written; and whatever cannot be written later is one, too.
 
     Example:
         >>> with BundleWriter("out") as writer:  # doctest: +SKIP
@@ -79,12 +86,20 @@ class BundleWriter(FolderWriter):
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         self.path = Path(path)
-        if self.path.exists():
+        if self.path.name in ("", "..") or len(os.fsencode(self.path.name)) > NAME_MAX - SIBLING_EXTRA:
+            raise ExportError(
+                f"{path} does not end in a name for a bundle: give one of at most {NAME_MAX - SIBLING_EXTRA} bytes"
+            )
+        if os.path.islink(self.path):
+            # The link stays: siblings of what it points at can be renamed to that.
+            self.path = Path(os.path.realpath(path))
+        if os.path.lexists(self.path):
             if not overwrite:
                 raise ExportError(f"{self.path} exists already: choose another folder or add --overwrite")
             if not (self.path / MANIFEST).is_file():
                 raise ExportError(f"{self.path} exists and is no bundle, so it is not replaced: choose another folder")
-        super().__init__(self.path.parent / f".{self.path.name}.{PARTIAL}-{os.getpid()}")
+        require_writable(self.path.parent)
+        super().__init__(hidden_sibling(self.path, PARTIAL))
         self._entries: dict[str, FileEntry] = {}
         self._finished = False
 
@@ -114,12 +129,13 @@ class BundleWriter(FolderWriter):
         path = self._folder / name
         if path.exists():  # a tensor that is shared
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if link:
-            with contextlib.suppress(OSError):
-                os.link(source, path)
-                return
-        shutil.copyfile(source, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if link:
+                with contextlib.suppress(OSError):
+                    os.link(source, path)
+                    return
+            shutil.copyfile(source, path)
 
     def draft(self, manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Bundle:
         """Write the manifest over all files written so far and open the folder being filled, to try the bundle out."""
@@ -127,7 +143,7 @@ class BundleWriter(FolderWriter):
             name = path.relative_to(self._folder).as_posix()
             if path.is_file() and name != MANIFEST and name not in self._entries:
                 self._entries[name] = FileEntry(file_sha256(path), path.stat().st_size)
-        (self._folder / MANIFEST).write_text(manifest(dict(sorted(self._entries.items()))).to_json(), encoding="utf-8")
+        write(self._folder / MANIFEST, manifest(dict(sorted(self._entries.items()))).to_json().encode())
         try:
             return Bundle(self._folder)
         except BundleError as error:
@@ -137,12 +153,67 @@ class BundleWriter(FolderWriter):
         """Write the manifest, check the folder by opening it, and move it into place."""
         self.draft(manifest)
         retired = self._folder.with_name(self._folder.name + "-old")
-        if self.path.exists():
-            self.path.rename(retired)
-        self._folder.rename(self.path)
+        with writing(self.path):
+            if self.path.exists():
+                self.path.rename(retired)
+            try:
+                self._folder.rename(self.path)
+            except OSError:
+                if retired.exists():
+                    retired.rename(self.path)
+                raise
         self._finished = True
         shutil.rmtree(retired, ignore_errors=True)
         return Bundle(self.path)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line what the file system refuses, as a full disk does.
+
+    Raises:
+        ExportError: For every OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(
+            f"cannot write {path} ({error.strerror or error}): finished parts are kept, so mend that and run it again"
+        ) from None
+
+
+def write(path: Path, content: bytes | memoryview) -> None:
+    """Write a file and the folders it is in."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise unless a folder is there and can be written to, or can be made; nothing is made.
+
+    Raises:
+        ExportError: It is not, and cannot be.
+    """
+    place = folder.absolute()
+    while not os.path.lexists(place) and place != place.parent:
+        if len(os.fsencode(place.name)) > NAME_MAX:
+            raise ExportError(f"{folder} cannot be made (File name too long): choose another folder")
+        place = place.parent
+    if not place.is_dir():
+        raise ExportError(f"{folder} cannot be made ({place} is no folder): choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ExportError(f"cannot write to {place} (it is read-only for this user): choose another folder")
+
+
+def hidden_sibling(path: Path, kind: str) -> Path:
+    """A folder beside a bundle that is this process's own: ``.NAME.KIND-PROCESS.STARTED``.
+
+    Process numbers are used again, so when the process started stands beside its number.
+    """
+    process = os.getpid()
+    started = started_at(process)
+    return path.absolute().with_name(f".{path.name}.{kind}-{process}" + (f".{started}" if started else ""))
 
 
 def clear_abandoned(path: Path) -> None:
@@ -155,20 +226,30 @@ def clear_abandoned(path: Path) -> None:
 
 
 def abandoned(path: Path, kind: str) -> list[Path]:
-    """Hidden folders beside a bundle, named ``.NAME.KIND-PROCESS…``, whose process is gone."""
+    """Hidden folders beside a bundle, named as by `hidden_sibling`, whose process is gone."""
     start = f".{path.name}.{kind}-"
     found = (folder for folder in path.absolute().parent.iterdir() if folder.name.startswith(start))
     return [folder for folder in found if not owned(folder.name.removeprefix(start).partition("-")[0])]
 
 
-def owned(process: str) -> bool:
-    """Whether another process of this number runs. One of this number that was here before is gone."""
+def owned(owner: str) -> bool:
+    """Whether the process of this number, and of this start, runs and is another. This one's earlier ones are gone."""
+    process, _, started = owner.partition(".")
     if not process.isdigit() or int(process) == os.getpid():
         return False
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
-    return True
+    except PermissionError:  # another user's
+        pass
+    return not started or started_at(int(process)) in (started, "")
+
+
+def started_at(process: int) -> str:
+    """When a process started, in ticks since boot; "" where the system does not say."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[STARTED_FIELD]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from edgevtc.bundle import BundleWriter, FolderWriter
 from edgevtc.bundle.reader import file_sha256
-from edgevtc.bundle.writer import abandoned
+from edgevtc.bundle.writer import abandoned, hidden_sibling, writing
 from edgevtc.errors import ExportError
 from edgevtc.exporter.fingerprint import fingerprint
 from edgevtc.exporter.progress import Progress
@@ -90,11 +90,14 @@ class Parts:
                 self._progress.done(name)
                 return part
             self._progress(f"leaving out {name} as it was left before: it is damaged")
-            shutil.rmtree(folder)
+            with writing(folder):
+                shutil.rmtree(folder)
         elif not self.shared and (others := [*self.folder.glob(f"{stem}.*")]):
-            self._progress(f"leaving out {name} as it was left before: model, options or code are others now")
-            for other in others:
-                shutil.rmtree(other)
+            if any((other / RECORD).is_file() for other in others):
+                self._progress(f"leaving out {name} as it was left before: model, options or code are others now")
+            with writing(self.folder):
+                for other in others:
+                    shutil.rmtree(other)
         part = self._make(folder, make)
         self._progress.done(name)
         return part
@@ -118,14 +121,16 @@ class Parts:
             record = make(FolderWriter(draft))
             if record is not None and not isinstance(record, dict):
                 record = asdict(record)  # type: ignore[call-overload]  # an entry of the manifest
-            files = {path.relative_to(draft).as_posix(): file_sha256(path) for path in all_files(draft)}
-            (draft / RECORD).write_text(json.dumps({"record": record, "files": files}), encoding="utf-8")
-            if not folder.exists():  # another export may have finished the same meanwhile
-                draft.rename(folder)
+            with writing(folder):
+                files = {path.relative_to(draft).as_posix(): file_sha256(path) for path in all_files(draft)}
+                (draft / RECORD).write_text(json.dumps({"record": record, "files": files}), encoding="utf-8")
+                if not folder.exists():  # another export may have finished the same meanwhile
+                    draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         part = self._read(folder)
-        assert part is not None  # it was just finished
+        if part is None:  # it was just finished
+            raise ExportError(f"{folder} was altered while it was made: run it again, and one export at a time")
         return part
 
     def _read(self, folder: Path) -> Part | None:
@@ -152,13 +157,14 @@ def working_parts(output: Path, progress: Progress) -> Parts:
 
     They stand in a hidden folder beside the bundle and of this process, which others leave alone while it lives.
     """
-    folder = output.absolute().with_name(f".{output.name}.{WORKING}-{os.getpid()}")
+    folder = hidden_sibling(output, WORKING)
     if output.absolute().parent.is_dir():
-        for leftover in sorted(abandoned(output, WORKING), key=lambda path: path.stat().st_mtime, reverse=True):
-            if not folder.exists():
-                leftover.rename(folder)
-            elif leftover != folder:
-                shutil.rmtree(leftover, ignore_errors=True)
+        with writing(folder):
+            for leftover in sorted(abandoned(output, WORKING), key=lambda path: path.stat().st_mtime, reverse=True):
+                if not folder.exists():
+                    leftover.rename(folder)
+                elif leftover != folder:
+                    shutil.rmtree(leftover, ignore_errors=True)
     return Parts(folder, shared=False, progress=progress)
 
 

@@ -1,7 +1,9 @@
 """A bundle opens only as it was written, and appears whole or not at all."""
 
+import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -9,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_bundle import write_tiny_bundle
 
 from edgevtc.bundle import Bundle, BundleWriter, Manifest, embedded_path
+from edgevtc.bundle.writer import abandoned, hidden_sibling
 from edgevtc.errors import BundleError, ConfigError, ExportError
 
 
@@ -138,6 +142,11 @@ class TestWriter:
             writer.file(name, (embedded_path() / name).read_bytes())
         return manifest
 
+    def refill(self, writer, bundle):
+        for name in bundle.manifest.files:
+            writer.file(name, bundle.file(name).read_bytes())
+        self.finish(writer, bundle.manifest)
+
     def finish(self, writer, manifest):
         from dataclasses import replace
 
@@ -198,6 +207,94 @@ class TestWriter:
         with pytest.raises(RuntimeError), BundleWriter(tmp_path / "out"):
             raise RuntimeError
         assert Bundle(tmp_path / "out").manifest
+
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda writer, large: writer.file("large", large.read_bytes()),
+            lambda writer, large: writer.tensor(np.arange(5000)),
+            lambda writer, large: writer.adopt(large, "large", link=False),
+            lambda writer, large: writer.draft(lambda files: Bundle().manifest),
+        ],
+    )
+    def test_a_disk_that_takes_no_more_is_told_in_one_line(self, tmp_path, write):
+        (tmp_path / "large").write_bytes(bytes(20_000))
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with BundleWriter(tmp_path / "out") as writer:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+            try:
+                with pytest.raises(
+                    ExportError, match=r"cannot write .*\(File too large\): finished parts are kept"
+                ) as error:
+                    write(writer, tmp_path / "large")
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert str(writer.folder) in str(error.value) and "\n" not in str(error.value)
+        assert os.listdir(tmp_path) == ["large"]
+
+    def test_the_old_bundle_stays_where_the_new_one_cannot_be_moved(self, tmp_path, monkeypatch):
+        bundle = write_tiny_bundle(tmp_path / "out")
+        old, rename = (tmp_path / "out" / "manifest.json").stat().st_ino, Path.rename
+
+        def refuse(path, target):
+            if path.name.startswith(".out.partial-") and not path.name.endswith("-old"):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", refuse)
+        with (
+            pytest.raises(ExportError, match=r"cannot write .*Input/output error"),
+            BundleWriter(tmp_path / "out", overwrite=True) as writer,
+        ):
+            self.refill(writer, bundle)
+        assert os.listdir(tmp_path) == ["out"] and (tmp_path / "out" / "manifest.json").stat().st_ino == old
+
+    @pytest.mark.parametrize("there", [False, True])
+    def test_a_link_leads_to_the_bundle_and_stays(self, tmp_path, there):
+        (tmp_path / "links").mkdir()
+        link = tmp_path / "links" / "link"
+        link.symlink_to(tmp_path / "disk" / "out")
+        if there:
+            bundle = write_tiny_bundle(tmp_path / "disk" / "out")
+            with pytest.raises(ExportError, match="--overwrite"):
+                BundleWriter(link)
+            with BundleWriter(link, overwrite=True) as writer:
+                self.refill(writer, bundle)
+        else:
+            write_tiny_bundle(link)
+        assert link.is_symlink() and Bundle(link).manifest
+        assert os.listdir(tmp_path / "disk") == ["out"] and os.listdir(tmp_path / "links") == ["link"]
+
+    @pytest.mark.parametrize(
+        ("output", "message"),
+        [
+            ("n" * 250, "give one of at most 215 bytes"),
+            ("", "does not end in a name"),
+            ("new/..", "does not end in a name"),
+            ("file/out", "is no folder"),
+            (f"{'n' * 300}/out", "File name too long"),
+        ],
+    )
+    def test_what_cannot_be_written_is_said_before_anything_is(self, tmp_path, monkeypatch, output, message):
+        monkeypatch.chdir(tmp_path)
+        Path("file").write_text("")
+        with pytest.raises(ExportError, match=message):
+            BundleWriter(output)
+        assert os.listdir(tmp_path) == ["file"]
+
+    def test_a_leftover_goes_although_its_process_number_is_in_use_again(self, tmp_path):
+        with subprocess.Popen(["sleep", "60"]) as other:
+            program = "import sys; from edgevtc.bundle.writer import started_at; print(started_at(int(sys.argv[1])))"
+            command = [sys.executable, "-c", program, str(other.pid)]
+            started = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            names = [f".out.partial-{other.pid}.{start}" for start in (started, started - 1)]
+            for name in names:
+                (tmp_path / name).mkdir()
+            assert [folder.name for folder in abandoned(tmp_path / "out", "partial")] == [names[1]]
+            other.kill()
+        assert len(abandoned(tmp_path / "out", "partial")) == 2
+        hidden_sibling(tmp_path / "out", "partial").mkdir()
+        assert len(abandoned(tmp_path / "out", "partial")) == 3
 
     def test_an_incomplete_bundle_is_not_finished(self, tmp_path):
         with pytest.raises(ExportError, match=r"own check.*encoder\.onnx"), BundleWriter(tmp_path / "out") as writer:
