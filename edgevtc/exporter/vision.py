@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import io
 import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from traceback import extract_tb
 
 import onnx_ir as ir
 import torch
@@ -181,7 +184,8 @@ def _trace(module: nn.Module, name: str, inputs: Mapping[str, Tensor], outputs: 
             )
     except torch.onnx.OnnxExporterError as error:
         # The error itself tells which step failed; its cause tells why.
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        cause = error.__cause__ or error
+        reason = str(cause).strip().splitlines()[0] + _place(cause)
         raise ExportError(f"{name} cannot be traced ({reason}): keep to fixed shapes and operators ONNX has") from error
     assert program is not None
     model = program.model
@@ -193,6 +197,14 @@ def _trace(module: nn.Module, name: str, inputs: Mapping[str, Tensor], outputs: 
     # What the tracer notes beside each node are lines of source files on this machine.
     ClearMetadataAndDocStringPass()(model)
     return model
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line of a method's own code that an error of the tracer went through, or nothing."""
+    library = Path(torch.__file__).parent
+    frames = [frame for frame in extract_tb(error.__traceback__) if library not in Path(frame.filename).parents]
+    program = [frame for frame in frames if frame.filename != __file__]
+    return f"; {Path(program[-1].filename).name}, line {program[-1].lineno}: {program[-1].line}" if program else ""
 
 
 def _simplify(model: ir.Model) -> None:
@@ -248,13 +260,16 @@ def _name_nodes(graph: ir.Graph) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence remarks on libraries that are not needed here, on deprecations of the tracer's own, and on constants."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
+    """Silence remarks on libraries that are not needed here, on deprecations of the tracer's own, and on constants.
+
+    And what it prints of a program that it cannot trace, all that it had traced so far: the error says why and where.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
