@@ -47,7 +47,7 @@ class List(Command):
                 print()
             show(columns, list(map(flat, rows)) if args.what == "methods" else rows)
         if args.what == "methods":
-            print()
+            print(f"\n{cost_note()}\n")
             show(
                 PARAMETERS,
                 [
@@ -117,6 +117,14 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
         "ms": f"{1e3 * cost['cpu_s']:.0f}" if cost else None,
         "gmac": f"{cost['gmac']:.1f}" if cost else None,
     }
+
+
+def cost_note() -> str:
+    """What the columns of costs are measured for."""
+    from edgevtc.methods.costs import COST_SIZE
+
+    frames, tokens, width = COST_SIZE.split("x")
+    return f"ms, GMAC: for {frames} frames of {tokens} tokens, {width} wide, retention 0.15, one thread"
 
 
 def methods() -> list[dict[str, Any]]:

@@ -85,8 +85,8 @@ def csv_row(report: Report, result: CellResult) -> dict[str, object]:
 
 
 def rounded(value: float) -> float:
-    """Without the digits that mean nothing."""
-    return round(value, 6)
+    """Without the digits that mean nothing, nor a sign of zero."""
+    return round(value, 6) + 0.0
 
 
 def difference(report: Report, result: CellResult, other: str) -> Estimate | None:
@@ -170,7 +170,13 @@ def points(value: Estimate | None) -> str:
     if value is None:
         return "–"
     mark = "**" if value.low > 0 or value.high < 0 else ""
-    return f"{mark}{100 * value.value:+.1f}{mark} [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
+    return f"{mark}{signed(value.value)}{mark} [{signed(value.low)}, {signed(value.high)}]"
+
+
+def signed(value: float) -> str:
+    """A difference in points with its sign, which zero has not."""
+    shown = f"{100 * value:+.1f}"
+    return "0.0" if float(shown) == 0 else shown
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

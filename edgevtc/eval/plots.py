@@ -161,7 +161,7 @@ def axes(drawing: Drawing, up: Scale, ticks: Sequence[tuple[float, str]], label:
                 drawing.text((x, up.start + (20 if page == "wide" else 25)), text, f"faint {page}", "middle")
                 last[page] = x
     drawing.text(((LEFT + right) / 2, HEIGHT - 6), label, "faint wide", "middle")
-    drawing.text((right, HEIGHT - 3), label.partition(" (")[0], "faint narrow", "end")
+    drawing.text((WIDTH / 2, HEIGHT - 6), label, "faint narrow", "middle")
 
 
 def name_lines(drawing: Drawing, ends: dict[str, Point], page: str, gap: float) -> None:
@@ -233,6 +233,11 @@ def panel(
     for result in lines[method]:
         at = (across(result.cell.retention_ratio), up(result.accuracy.accuracy))
         drawing.dot(at, 2.6, f"{kind} dot", tooltip(result))
+    # On a narrow page numbers are too wide to stand left of the axis: they go where no line comes, since lines fall.
+    drawing.text((across.end, up.end - 6), f"{100 * up.high:.0f}", "small faint narrow", "end")
+    drawing.text((across.start + 2, up.start - 5), f"{100 * up.low:.0f}", "small faint halo narrow")
+    for ratio, anchor in ((across.low, "start"), (across.high, "end")):
+        drawing.text((across(ratio), up.start + 24), f"{100 * ratio:g}", "small faint narrow", anchor)
 
 
 #: File → what draws it.

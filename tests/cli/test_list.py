@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -9,7 +10,7 @@ from edgevtc import methods
 from edgevtc.catalogue import device_names, model_names
 from edgevtc.cli import main
 from edgevtc.methods import MethodSpec, Parameter, builtin_methods
-from edgevtc.methods.costs import _figures
+from edgevtc.methods.costs import COST_SIZE, _figures
 
 
 def listed(capsys: pytest.CaptureFixture[str], what: str) -> list[dict]:
@@ -120,6 +121,15 @@ def test_no_word_of_the_methods_is_cut_on_a_narrow_terminal(
     words = capsys.readouterr().out.split()
     for spec in builtin_methods().values():
         assert {*spec.summary.split(), *spec.paper.split(), spec.positions} <= set(words)
+
+
+def test_the_size_that_costs_are_measured_at_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "methods"]) == 0
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ms, GMAC: ")]
+    assert re.findall(r"[\d.]+", note) == [*COST_SIZE.split("x"), "0.15"] and len(note) < 80
+    for what in ("models", "devices"):
+        assert main(["list", what]) == 0
+        assert "GMAC" not in capsys.readouterr().out
 
 
 def test_what_can_be_listed_is_said(capsys: pytest.CaptureFixture[str]) -> None:

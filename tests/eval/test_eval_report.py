@@ -20,7 +20,7 @@ from edgevtc.errors import ConfigError
 from edgevtc.eval.examiner import Asked, CellRecord, ClipRecord
 from edgevtc.eval.intervals import Estimate, Sheet
 from edgevtc.eval.journal import Cell, RunArguments
-from edgevtc.eval.pages import csv_text, json_value, markdown, write_report
+from edgevtc.eval.pages import csv_text, json_value, markdown, points, rounded, write_report
 from edgevtc.eval.plots import FIGURES
 from edgevtc.eval.report import Report, make_report
 from edgevtc.eval.svg import spread
@@ -203,6 +203,25 @@ def test_a_figure_of_the_full_tokens_alone(tmp_path, name):
     page = markdown(report, "edgevtc eval")
     assert "With all tokens **75.0 %" in page and "| `" not in page
     assert csv_text(report).count("\n") == 2
+
+
+def narrow_texts(figure: str) -> list[str]:
+    """What a narrow page shows and a wide one does not."""
+    texts = ElementTree.fromstring(figure).iter("{http://www.w3.org/2000/svg}text")
+    return [text.text or "" for text in texts if "narrow" in text.get("class", "").split()]
+
+
+def test_narrow_figures_say_what_their_axes_say(everything):
+    assert any("(faster to the right)" in text for text in narrow_texts(FIGURES["accuracy-ttft.svg"](everything)))
+    numbers = narrow_texts(FIGURES["accuracy-methods.svg"](everything))
+    assert len(numbers) == 4 * len(NAMES) and numbers[:4] == ["100", "0", "100", "2"]
+
+
+def test_zero_has_no_sign():
+    assert points(Estimate(-0.0, -0.25, 0.25)) == "0.0 [-25.0, +25.0]"
+    assert points(Estimate(-0.0004, -0.0004, -0.0004)) == "**0.0** [0.0, 0.0]"
+    assert points(Estimate(0.021, 0.01, 0.03)) == "**+2.1** [+1.0, +3.0]"
+    assert str(rounded(-0.0)) == str(rounded(-1e-9)) == "0.0"
 
 
 def test_labels_are_spread():
