@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from edgevtc.cli.command import Command, add_frame_arguments, add_json_argument, add_run_arguments, print_json, status
+from edgevtc.cli.command import (
+    Command,
+    add_frame_arguments,
+    add_json_argument,
+    add_run_arguments,
+    print_json,
+    printable,
+    status,
+)
 
 if TYPE_CHECKING:
     from edgevtc.runner import Answer, Runner
@@ -135,7 +143,7 @@ def report(runner: Runner, answer: Answer, first: bool) -> None:
     """What was kept, where the time went, and what did not apply, on stderr."""
     console = status()
     for warning in answer.warnings if first else ():
-        console.print(f"warning: {warning}", style="yellow", markup=False)
+        console.print(f"warning: {printable(warning)}", style="yellow", markup=False)
     if first and answer.declined:
         console.print(f"warning: {answer.declined}: --guess asks it all the same", style="yellow", markup=False)
     if answer.unknown_words:

@@ -26,6 +26,7 @@ __all__ = [
     "add_json_argument",
     "add_run_arguments",
     "print_json",
+    "printable",
     "run_command",
     "status",
 ]
@@ -38,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where the help is; exit code 2."""
-        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        print(f"{self.prog}: error: {printable(message)} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -71,15 +72,20 @@ def run_command(command: Command, args: argparse.Namespace, program: str = "edge
     try:
         return command.run(args)
     except EdgeVTCError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {printable(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"{program}: interrupted" + (f": {stop}" if str(stop) else ""), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away, as `| head` does; that is no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def printable(text: str) -> str:
+    """A message with what a terminal would obey, such as line ends and escapes in names of files, written out."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def add_bundle_argument(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from edgevtc.cli.command import Command, add_frame_arguments, add_json_argument, add_run_arguments, print_json, status
+from edgevtc.cli.command import (
+    Command,
+    add_frame_arguments,
+    add_json_argument,
+    add_run_arguments,
+    print_json,
+    printable,
+    status,
+)
 
 __all__ = ["View"]
 
@@ -55,7 +63,7 @@ class View(Command):
             )
             path = write_view(scene, args.output, args.overwrite)
         for warning in scene.warnings:
-            console.print(f"warning: {warning}", style="yellow", markup=False)
+            console.print(f"warning: {printable(warning)}", style="yellow", markup=False)
         if args.json:
             drawn = [
                 {
