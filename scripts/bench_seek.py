@@ -107,7 +107,8 @@ def main() -> None:
             "",
             f"Decoding all {arguments.minutes} minutes would take {all_s:.0f} s of processor time "
             f"(from {PIECE_S} s decoded). {os.cpu_count()} cores of {platform.machine()}, shared with other work; "
-            f"PyAV {av.__version__}; `python scripts/bench_seek.py --minutes {arguments.minutes} --write`.",
+            f"PyAV {av.__version__}; `python scripts/bench_seek.py --minutes {arguments.minutes} "
+            f"--num-frames {' '.join(map(str, arguments.num_frames))} --write`.",
         ]
     )
     print(text.rpartition("\n")[2])

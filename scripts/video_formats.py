@@ -1,10 +1,11 @@
-"""Check every container and codec that PyAV can write, and put the table into docs/video-formats.md.
+"""Check every container and codec that PyAV can write, and with --write put the table into docs/video-formats.md.
 
-python scripts/video_formats.py
+python scripts/video_formats.py [--write]
 """
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,9 @@ FORMATS = (
     Format("WebM", "VP8", "", "a.webm", Encoding("libvpx", {"deadline": "realtime", "cpu-used": "8"})),
     Format("WebM", "VP9", "", "b.webm", Encoding("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"})),
     Format("WebM", "AV1", "", "c.webm", Encoding("libsvtav1", {"preset": "12"})),
+    Format("AVI", "H.264", "B-frames", "c.avi", Encoding()),
     Format("AVI", "MPEG-4", "", "a.avi", Encoding("mpeg4")),
+    Format("AVI", "MPEG-4", "B-frames", "d.avi", Encoding("mpeg4", {"bf": "2"})),
     Format("AVI", "MJPEG", "", "b.avi", Encoding("mjpeg", pixel_format="yuvj420p")),
     Format("MPEG-TS", "H.264", "B-frames", "a.ts", Encoding()),
     Format("MPEG-TS", "H.264", "open groups of pictures", "b.ts", Encoding(options=OPEN_GOP)),
@@ -68,10 +71,12 @@ FORMATS = (
     Format("Ogg", "VP8", "", "a.ogv", Encoding("libvpx", {"deadline": "realtime", "cpu-used": "8"}, format="ogg")),
     Format("ASF", "WMV 2", "", "a.wmv", Encoding("wmv2")),
     Format("GIF", "GIF", "", "a.gif", Encoding("gif", pixel_format="rgb8")),
+    Format("APNG", "PNG", "animated", "a.png", Encoding("apng", pixel_format="rgb24", format="apng")),
     Format("IVF", "VP9", "", "a.ivf", Encoding("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"})),
     Format("raw", "MPEG-2", "no timestamps", "a.m2v", Encoding("mpeg2video", {"bf": "2"})),
     Format("raw", "H.264", "no timestamps", "a.h264", Encoding()),
     Format("raw", "H.265", "no timestamps", "a.hevc", Encoding("libx265", X265_QUIET)),
+    Format("raw", "MJPEG", "no timestamps", "a.mjpeg", Encoding("mjpeg", pixel_format="yuvj420p")),
 )
 
 
@@ -83,7 +88,8 @@ def decode_everything(path: Path) -> list[NDArray[np.uint8]]:
 
 def check_format(fmt: Format, folder: Path) -> str | None:
     """Write a format's clip, and compare sampling by seeking with decoding everything: None, or what is wrong."""
-    rate = 25 if fmt.codec == "GIF" else 30  # GIF counts in hundredths of a second
+    # GIF counts in hundredths of a second, and raw MJPEG tells no rate.
+    rate = 25 if fmt.file_name in ("a.gif", "a.mjpeg") else 30
     path = write_clip(folder / fmt.file_name, NUM_FRAMES, fmt.encoding, rate=rate)
     reference = decode_everything(path)
     info = probe(path)
@@ -119,7 +125,10 @@ def replace_section(name: str, text: str) -> None:
 
 
 def main() -> None:
-    """Check each format that can be written here, and write the table if all are right."""
+    """Check each format that can be written here, and write the table if all are right and it was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="put the table into docs/video-formats.md")
+    arguments = parser.parse_args()
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         for fmt in FORMATS:
@@ -129,7 +138,8 @@ def main() -> None:
             print(f"{fmt.container:8} {fmt.codec:7} {fmt.note:24} {fault or 'ok'}", flush=True)
     if wrong:
         raise SystemExit(f"{wrong} formats are wrong: the table is left as it was")
-    replace_section("formats", table())
+    if arguments.write:
+        replace_section("formats", table())
 
 
 if __name__ == "__main__":

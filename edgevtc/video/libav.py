@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,13 +13,15 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.container import InputContainer
 from numpy.typing import NDArray
 
 from edgevtc.errors import VideoError
+from edgevtc.video.bounded import BoundedFile
 from edgevtc.video.boxes import check_sample_counts
-from edgevtc.video.pictures import MAX_PIXELS, check_pixels
+from edgevtc.video.pictures import MAX_PIXELS, PICTURE_SUFFIXES, check_pixels
 
-__all__ = ["Orientation", "VideoFile", "orientation_of", "timestamp_of", "to_rgb"]
+__all__ = ["SEARCHED", "SHORTEST_JUMP_S", "Orientation", "VideoFile", "orientation_of", "timestamp_of", "to_rgb"]
 
 #: Demuxers that read one file and nothing else. Playlists (hls, concat, dash, sdp) would open whatever they name.
 DEMUXERS = (
@@ -29,8 +33,18 @@ LARGE_PICTURE = 4096 * 2304
 MAX_THREADS = 8
 #: Containers in which timestamps are made up after a seek: few packets of an MPEG program stream carry one.
 UNSEEKABLE = frozenset({"mpeg"})
-#: Finding the next packet takes longer only in a damaged file or on a network mount that hangs.
+#: Containers in which a seek looks for a time by halves, and so passes over places where time begins anew.
+SEARCHED = frozenset({"mpegts", "ogg"})
+#: Time that goes back by more is a seam between recordings; reordered pictures and rounding go back by less.
+SHORTEST_JUMP_S = Fraction(1, 4)
+#: Containers that store one time a packet, that of decoding; libav makes up when its picture is shown.
+WITHOUT_SHOW_TIMES = frozenset({"avi", "asf"})
+#: Codecs for which libav makes it up right: their B-frames wait for one other frame, and packets tell which they are.
+ORDERED_BY_LIBAV = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
+#: Finding the next packet takes longer, or farther, only in a damaged file or on a network mount that hangs. (libav's
+#: own limit of time ends a read with a packet of what there was, and begins anew with the next.)
 READ_TIMEOUT_S = 15.0
+MAX_BYTES_A_PACKET = 2**27
 #: Damaged packets in a row after which the rest of the file is given up.
 MAX_DAMAGED_IN_A_ROW = 1000
 ATTACHED_PICTURE = 0x0400
@@ -51,6 +65,7 @@ class VideoFile:
     Attributes:
         tick: Seconds a unit of timestamps.
         damaged: Packets that could not be read or decoded so far.
+        deadline: When reading is given up, by the monotonic clock; infinite until it is set.
 
     Raises:
         VideoError: The file is missing, empty, not a video, or holds no video stream that can be decoded.
@@ -59,29 +74,27 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damaged = 0
+        self.deadline = math.inf
         if not path.is_file():
             what = "is not a file" if path.exists() else "does not exist"
             raise VideoError(f"{path} {what}: give a video file, a picture, or a folder of pictures")
         if path.stat().st_size == 0:
-            raise VideoError(f"{path.name} is empty")
+            raise VideoError(f"{path.name} is empty: was it copied or recorded to its end?")
         check_sample_counts(path)
         self._open()
 
-    def _open(self) -> None:
-        options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+    def _open(self, **options: str) -> None:
+        # libav reads through a file of ours, which bounds what it reads and sets aside. It goes by the suffix where
+        # two formats begin alike, and gets no more of the name: "concat:a" would be a protocol.
+        self._bytes = BoundedFile(self.path, name="video" + self.path.suffix)
+        self._bytes.allow(MAX_BYTES_A_PACKET, seconds=READ_TIMEOUT_S)
         try:
-            # The absolute path, so that a file named "concat:a" is a name and no protocol.
-            self._container = av.open(
-                os.path.abspath(self.path),
-                # Not `options`: before PyAV 17 those overrun memory in containers without a header, such as MPEG-PS.
-                container_options=options,
-                **TAGS,
-                timeout=(READ_TIMEOUT_S, READ_TIMEOUT_S),
-            )
-        except (av.FFmpegError, ValueError) as error:
-            raise VideoError(
-                f"{self.path.name} cannot be read as a video ({reason_of(error)}): is it a whole video file?"
-            ) from None
+            self._container = self._open_container(options)
+            # libav reads on to estimate how long a stream is; that its packets begin is all that is asked of it.
+            self._bytes.overrun = False
+        except BaseException:
+            self._bytes.close()
+            raise
         try:
             self.stream = self._choose_stream()
             self.tick = Fraction(self.stream.time_base or 1)
@@ -89,16 +102,30 @@ class VideoFile:
             self.close()
             raise
 
+    def _open_container(self, options: dict[str, str]) -> InputContainer:
+        options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file", **options}
+        try:
+            # Not `options`: before PyAV 17 those overrun memory in containers without a header, such as MPEG-PS.
+            return av.open(self._bytes, container_options=options, **TAGS)
+        except (av.FFmpegError, ValueError) as error:
+            reason = "there is no end to its header" if self._bytes.overrun else reason_of(error)
+            kind = "a picture or a video" if self.path.suffix.lower() in PICTURE_SUFFIXES else "a video"
+            raise VideoError(
+                f"{self.path.name} cannot be read as {kind} ({reason}): is it a whole video file?"
+            ) from None
+
     def _choose_stream(self) -> av.VideoStream:
         stream: Any = self._container.streams.best("video")
         # Cover art is a video stream to libav. (PyAV 14.0 has no dispositions, and takes it for one frame of video.)
         disposition = getattr(stream, "disposition", None)
         if stream is None or (disposition is not None and disposition.value & ATTACHED_PICTURE):
             what = "only sound" if self.has_audio else "no video"
-            raise VideoError(f"{self.path.name} holds {what}: a video stream is needed")
+            raise VideoError(f"{self.path.name} holds {what}: give a file with a video stream, or a picture")
         context = stream.codec_context
         if context is None:
-            raise VideoError(f"{self.path.name}: libav, as built into PyAV, has no decoder for its video")
+            raise VideoError(
+                f"{self.path.name}: libav, as built into PyAV, has no decoder for its video: convert it to H.264"
+            )
         check_pixels(self.path.name, context.width or 1, context.height or 1)
         # Asked for now: where a decoder cannot be opened, PyAV 19 dies of this question.
         self._decoder = str(context.name)
@@ -111,6 +138,7 @@ class VideoFile:
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+        self._bytes.close()
 
     # --- what the header says ---
 
@@ -151,6 +179,12 @@ class VideoFile:
         rate = next((rate for rate in (rates if self._container.duration else reversed(rates)) if rate), None)
         return Fraction(rate) if rate and rate > 0 else None
 
+    @property
+    def tells_show_times(self) -> bool:
+        """Whether timestamps say when frames are shown, and not just when their packets are decoded."""
+        reordered = self.stream.codec_context.has_b_frames and self._decoder not in ORDERED_BY_LIBAV
+        return not (self.container in WITHOUT_SHOW_TIMES and reordered)
+
     # --- what the stream holds ---
 
     def rewind(self) -> None:
@@ -162,17 +196,40 @@ class VideoFile:
         """Go to the last keyframe at or before a timestamp, as far as the container knows; False if that cannot be."""
         if self.container in UNSEEKABLE:
             return False
+        self._bytes.allow(seconds=READ_TIMEOUT_S)
         try:
             self._container.seek(ticks, stream=self.stream)
         except (av.FFmpegError, OverflowError):
             return False
-        return True
+        return not self._bytes.overrun
+
+    def time_goes_back(self) -> bool:
+        """Whether time begins anew somewhere, as where recordings were joined. Reads the whole file, parses no packet.
+
+        Raises:
+            VideoError: The deadline has passed.
+        """
+        self.close()
+        self._open(fflags="noparse+nofillin")
+        damaged, goes_back = self.damaged, False
+        latest = -(2**63)
+        for packet in self.packets():
+            when = packet.dts if packet.dts is not None else packet.pts
+            if when is not None:
+                if (when - latest) * self.tick < -SHORTEST_JUMP_S:
+                    goes_back = True
+                    break
+                latest = when
+        self.damaged = damaged
+        self.rewind()
+        return goes_back
 
     def packets(self, every_stream: bool = False) -> Iterator[av.Packet]:
         """Whole packets from here on. Damaged ones are left out and counted; where reading fails is the end."""
         while True:
+            packets = self._container.demux() if every_stream else self._container.demux(self.stream)
             try:
-                for packet in self._container.demux() if every_stream else self._container.demux(self.stream):
+                while (packet := self._next_packet(packets)) is not None:
                     # To a decoder an empty packet is the end of the stream; some containers store them for "no change".
                     if packet.size and not packet.is_corrupt:
                         yield packet
@@ -185,6 +242,18 @@ class VideoFile:
             except IndexError:
                 # PyAV trips over the first packet of a stream that was not there when the file was opened.
                 self.damaged += 1
+
+    def _next_packet(self, packets: Iterator[av.Packet]) -> av.Packet | None:
+        """The next packet; None at the end, which is also where none is found within the bounds of a read."""
+        if time.monotonic() > self.deadline:
+            raise VideoError(
+                f"{self.path.name} takes too long to look through: put it into a container with an index, such as MP4"
+            )
+        self._bytes.allow(MAX_BYTES_A_PACKET, seconds=READ_TIMEOUT_S)
+        packet = next(packets, None)
+        if packet is None and self._bytes.overrun:
+            self.damaged += 1
+        return packet
 
     def frames(self, from_keyframe: bool) -> Iterator[av.VideoFrame]:
         """Decoded frames from here on, in the order of display. Damaged packets are left out and counted.

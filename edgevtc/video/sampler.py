@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from edgevtc.video.reader import VideoReader
 from edgevtc.video.sampling import VideoInfo, sample_indices
 
 __all__ = ["Frame", "FrameSampler", "iter_frames", "probe"]
+
+#: How an address begins that is no file's, as in http://host/clip.mp4.
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,13 @@ class Frame:
 
 
 def open_source(source: str | os.PathLike[str]) -> VideoReader | PictureReader:
-    """Choose the reader for a source by what it is: a folder, a picture by its name, else a video."""
+    """Choose the reader for a source by what it is: a folder, a picture by its first bytes, else a video."""
     path = Path(source)
     try:
         if path.is_dir() or (path.is_file() and is_picture(path)):
             return PictureReader(path)
+        if URL.match(os.fspath(source)) and not path.exists():
+            raise VideoError(f"{os.fspath(source)} is a URL, and only files are read: download it first")
         return VideoReader(path)
     except OSError as error:
         raise VideoError(f"{path} cannot be read: {(error.strerror or type(error).__name__).lower()}") from None

@@ -7,7 +7,7 @@ from test_video_reading import write_with_sound
 from video_clips import Encoding, number_shown, write_clip
 
 from edgevtc.errors import VideoError
-from edgevtc.video import FrameSampler, probe, reader
+from edgevtc.video import FrameSampler, libav, probe, reader
 
 FAST_START = Encoding(muxer={"movflags": "faststart"})
 
@@ -20,6 +20,11 @@ def empty(folder: Path) -> Path:
 def text(folder: Path) -> Path:
     (folder / "text.mp4").write_text("this is no video\n" * 1000)
     return folder / "text.mp4"
+
+
+def named_as_a_picture(folder: Path) -> Path:
+    (folder / "notes.png").write_text("this is no picture\n" * 1000)
+    return folder / "notes.png"
 
 
 def playlist(folder: Path) -> Path:
@@ -91,8 +96,16 @@ def fragment_bomb(folder: Path) -> Path:
     ("make", "message"),
     [
         (lambda folder: folder / "none.mp4", "does not exist: give a video file"),
-        (lambda folder: write_with_sound(folder / "sound.mp4", num_frames=0, sound_s=1.0), "holds only sound"),
-        (empty, "empty.mp4 is empty"),
+        (
+            lambda _: "https://example.com/a.mp4",
+            "https://example.com/a.mp4 is a URL, and only files are read: download",
+        ),
+        (named_as_a_picture, "notes.png cannot be read as a picture or a video"),
+        (
+            lambda folder: write_with_sound(folder / "sound.mp4", num_frames=0, sound_s=1.0),
+            "holds only sound: give a file with",
+        ),
+        (empty, "empty.mp4 is empty: was it copied"),
         (text, "cannot be read as a video"),
         (playlist, "cannot be read as a video"),
         (concat_list, "cannot be read as a video"),
@@ -155,8 +168,40 @@ def test_of_a_cut_transport_stream_the_rest_is_used(tmp_path):
     path.write_bytes(data[: len(data) // 2])
     with FrameSampler(path, 6) as sampler:
         shown = [number_shown(frame.image) for frame in sampler]
+        assert any("ends in the middle of a packet" in warning for warning in sampler.warnings)
     assert shown == sorted(shown)
     assert 20 < shown[-1] < 80
+
+
+def test_a_transport_stream_cut_between_packets_is_read_without_a_word(tmp_path):
+    path = write_clip(tmp_path / "cut.ts", 100)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2 // 188 * 188])
+    with FrameSampler(path, 6) as sampler:
+        assert not any("packet: it is cut" in warning for warning in sampler.warnings)
+
+
+@pytest.mark.parametrize("parts", [(60, 60), (200, 200), (60, 200), (90, 60, 200), (60, 60, 60), (15, 60), (200, 10)])
+def test_joined_recordings_of_any_lengths_are_counted(parts, tmp_path):
+    pieces = {length: write_clip(tmp_path / f"{length}.ts", length).read_bytes() for length in parts}
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(pieces[length] for length in parts))
+    expected = [number for length in parts for number in range(length)]
+    with FrameSampler(path, 12) as sampler:
+        seams = len(parts) - 1  # each may cost the packet that it cuts, and a frame that refers to it
+        assert len(expected) - seams <= sampler.info.num_frames <= len(expected)
+        for frame, index in zip(sampler, sampler.indices, strict=True):
+            assert number_shown(frame.image) in expected[index : index + 2 * seams + 1]
+
+
+def test_a_stream_whose_clock_overflows_is_not_taken_for_joined(tmp_path):
+    # The clock of a transport stream has 33 bits, and begins anew after 26.5 hours.
+    path = write_clip(tmp_path / "late.ts", 90, times_ms=[95_442_000 + 33 * number for number in range(90)])
+    file = libav.VideoFile(path)
+    assert not file.time_goes_back()
+    file.close()
+    with FrameSampler(path, 5) as sampler:
+        assert [number_shown(frame.image) for frame in sampler] == [0, 22, 44, 66, 89]
 
 
 def test_damage_in_the_middle_is_passed_over_and_told(tmp_path):
@@ -208,6 +253,37 @@ def test_a_clip_without_keyframes_is_given_up_in_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "MAX_FRAMES_TO_REACH_ONE", 20)
     with pytest.raises(VideoError, match="no keyframe in 20 frames"):
         list(FrameSampler(path, 2))
+
+
+def test_large_pictures_without_keyframes_are_given_up_sooner(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "one_keyframe.mp4", 60, Encoding(gop=10_000))
+    monkeypatch.setattr(reader, "MAX_DECODED_PIXELS", 20 * 96 * 128)
+    assert len(list(FrameSampler(path, 4, end_s=0.3))) == 4
+    with pytest.raises(VideoError, match="would have to be decoded: encode it anew"):
+        list(FrameSampler(path, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"), [("hole.h264", Encoding()), ("hole.mpg", Encoding("mpeg2video")), ("hole.ts", Encoding())]
+)
+def test_zeros_without_end_are_given_up(name, encoding, tmp_path, monkeypatch):
+    # A sparse file: what was to be read of it is told by how far the file was read.
+    path = write_clip(tmp_path / name, 60, encoding)
+    os.truncate(path, 2**34)
+    monkeypatch.setattr(libav, "MAX_BYTES_A_PACKET", 2**24)
+    with FrameSampler(path, 4) as sampler:
+        shown = [number_shown(frame.image) for frame in sampler]
+        assert any("damaged" in warning for warning in sampler.warnings)
+    assert shown[0] == 0
+    assert shown == sorted(shown)
+    assert shown[-1] >= 57
+
+
+def test_looking_through_has_a_time_limit(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "raw.h264", 60)
+    monkeypatch.setattr(reader, "LEARN_TIMEOUT_S", -1.0)
+    with pytest.raises(VideoError, match="takes too long to look through: put it into a container"):
+        probe(path)
 
 
 def test_endless_packets_are_given_up_in_the_end(tmp_path, monkeypatch):

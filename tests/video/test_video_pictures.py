@@ -1,10 +1,11 @@
 import struct
+import time
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
-from video_clips import number_shown, numbered_picture
+from PIL import Image, ImageFile
+from video_clips import Encoding, number_shown, numbered_picture, write_clip
 
 from edgevtc.errors import VideoError
 from edgevtc.video import FrameSampler, iter_frames, pictures, probe
@@ -53,11 +54,102 @@ def test_a_picture_without_a_telling_name_is_recognised(tmp_path):
     assert number_shown(next(iter_frames(tmp_path / "photo", 1)).image) == 5
 
 
-def test_exif_orientation_is_obeyed(tmp_path):
+@pytest.mark.parametrize("name", ["phone.jpg", "phone.png", "phone.webp", "phone.tif"])
+def test_exif_orientation_is_obeyed(name, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its left side
-    Image.fromarray(np.rot90(numbered_picture(33))).save(tmp_path / "phone.jpg", exif=exif)
-    assert number_shown(next(iter_frames(tmp_path / "phone.jpg", 1)).image) == 33
+    Image.fromarray(np.rot90(numbered_picture(33))).save(tmp_path / name, exif=exif)
+    assert (probe(tmp_path / name).width, probe(tmp_path / name).height) == (128, 96)
+    (frame,) = iter_frames(tmp_path / name, 1)
+    assert (number_shown(frame.image), frame.image.shape) == (33, (96, 128, 3))
+
+
+@pytest.mark.parametrize("name", ["several.webp", "several.tif", "several.jpg"])
+def test_of_several_pictures_the_first_is_used_and_told(name, tmp_path):
+    first, *others = [Image.fromarray(numbered_picture(number)) for number in range(7, 12)]
+    if name.endswith("jpg"):
+        for picture in (first, *others):
+            picture.save(tmp_path / "one.jpg")
+            with (tmp_path / name).open("ab") as file:
+                file.write((tmp_path / "one.jpg").read_bytes())
+    else:
+        first.save(tmp_path / name, save_all=True, append_images=others)
+    with FrameSampler(tmp_path / name, 3) as sampler:
+        assert [number_shown(frame.image) for frame in sampler] == [7, 7, 7]
+        assert sampler.warnings == [f"{name} holds several pictures: only the first is used"]
+
+
+def test_the_preview_of_a_camera_is_no_second_picture(tmp_path):
+    preview = Image.fromarray(numbered_picture(7)).resize((32, 24))
+    Image.fromarray(numbered_picture(7)).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+    with FrameSampler(tmp_path / "a.jpg", 1) as sampler:
+        assert [number_shown(frame.image) for frame in sampler] == [7]
+        assert sampler.warnings == []
+
+
+@pytest.mark.parametrize("name", ["clip.mjpeg", "clip"])
+def test_joined_jpegs_are_a_video(name, tmp_path):
+    path = write_clip(tmp_path / name, 40, Encoding("mjpeg", pixel_format="yuvj420p", format="mjpeg"))
+    assert probe(path).num_frames == 40
+    assert [number_shown(frame.image) for frame in iter_frames(path, 3)] == [0, 19, 39]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_video_named_as_a_picture_is_read(name, tmp_path):
+    write_clip(tmp_path / "a.mp4", 20).rename(tmp_path / name)
+    assert [number_shown(frame.image) for frame in iter_frames(tmp_path / name, 2)] == [0, 19]
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize(
+    ("head", "endless"),
+    [
+        (b"P6\n", b" "),
+        (b"P6\n", b"#c\n"),
+        (b"\xff\xd8\xff", b"\xff"),
+        (b"\xff\xd8", b"\xff\xfe\0\4ab"),
+        (
+            b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)),
+            png_chunk(b"tEXt", b"k\0v"),
+        ),
+    ],
+    ids=["spaces", "comments", "fill", "JPEG comments", "PNG texts"],
+)
+@pytest.mark.parametrize("name", ["endless.jpg", "endless.mp4"])
+def test_endless_headers_are_refused(head, endless, name, tmp_path):
+    (tmp_path / name).write_bytes(head + endless * (2_000_000 // len(endless)))
+    start = time.process_time()
+    with pytest.raises(VideoError, match=r"its header has more than 65536 fields") as caught:
+        probe(tmp_path / name)
+    assert time.process_time() - start < 4
+    assert "\n" not in str(caught.value)
+
+
+def test_comments_among_the_pixels_of_a_text_ppm_end_in_time(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P3\n1000 1000\n255\n" + b"#c\n" * 150_000)
+    start = time.process_time()
+    with pytest.raises(VideoError, match="cannot be read as a picture"):
+        list(iter_frames(tmp_path / "a.ppm", 1))
+    assert time.process_time() - start < 4
+
+
+def test_the_size_is_learnt_without_decoding(tmp_path, monkeypatch):
+    Image.fromarray(numbered_picture(3)).save(tmp_path / "a.png")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    assert probe(tmp_path / "a.png").width == 128
+
+
+@pytest.mark.parametrize("name", ["cut.png", "cut.jpg", "cut.webp", "cut.tif"])
+def test_errors_name_no_classes(name, tmp_path):
+    Image.fromarray(numbered_picture(3)).save(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(VideoError, match="is it damaged") as caught:
+        list(iter_frames(tmp_path / name, 1))
+    assert "Error" not in str(caught.value)
 
 
 def test_no_picture_in_the_folder(tmp_path):
