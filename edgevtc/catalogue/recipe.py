@@ -9,7 +9,18 @@ from edgevtc.catalogue.shelf import Shelf
 from edgevtc.errors import ConfigError, choices
 from edgevtc.methods import POSITION_MODES, method_names
 
-__all__ = ["ModelRecipe", "PromptRecipe", "model_names", "model_recipe"]
+__all__ = ["VALUES", "ModelRecipe", "PromptRecipe", "model_names", "model_recipe"]
+
+#: Key → its valid values, as the exporter has them, which is not installed on every machine that lists recipes.
+VALUES: dict[str, tuple[str, ...]] = {
+    "family": ("llava_onevision",),
+    "weight_formats": ("fp32", "int8", "w8a8", "int4"),
+    "positions": POSITION_MODES,
+    "saliency": ("siglip_head", "siglip_last_mean"),
+    "frame_features": ("siglip_head", "mean"),
+    "dtype": ("float32", "float16"),
+    "encoder_format": ("float", "w8a8"),
+}
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,11 @@ class ModelRecipe:
             raise ConfigError(f"num_frames: {self.num_frames} is not valid: give 1 or more")
         if not 1 <= self.frames_per_call <= self.num_frames:
             raise ConfigError(f"frames_per_call: {self.frames_per_call} is not valid: give 1 to {self.num_frames}")
-        if self.positions not in (None, *POSITION_MODES):
-            raise ConfigError(f"positions: {self.positions!r} is not valid: {choices(POSITION_MODES)}")
+        for name, valid in VALUES.items():
+            given = getattr(self, name)
+            for value in given if isinstance(given, tuple) else (given,):
+                if value is not None and value not in valid:
+                    raise ConfigError(f"{name}: {value!r} is not valid: {choices(valid)}")
         if self.max_positions is not None and self.max_positions < 1:
             raise ConfigError(f"max_positions: {self.max_positions} is not valid: give 1 or more")
 

@@ -20,6 +20,18 @@ __all__ = ["Export"]
 Item = TypeVar("Item")
 
 
+class Once(argparse.Action):
+    """An argument of several names that is given once."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Take the value, or refuse a second."""
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "given twice: give it once, with commas between names")
+        setattr(namespace, self.dest, values)
+
+
 class Export(Command):
     """Turn a checkpoint into a bundle.
 
@@ -86,7 +98,12 @@ class Export(Command):
         )
         decoder = parser.add_argument_group("decoder")
         decoder.add_argument(
-            "--weight-format", "--quantize", type=listed(str), metavar="NAME[,NAME]", help="the first is default"
+            "--weight-format",
+            "--quantize",
+            action=Once,
+            type=listed(str),
+            metavar="NAME[,NAME]",
+            help="the first is default",
         )
         decoder.add_argument("--max-positions", type=int, metavar="N", help="longest prompt and answer, in positions")
         checks = parser.add_argument_group("verification")
@@ -99,8 +116,10 @@ class Export(Command):
 
         require("torch", "exporting a checkpoint")
         from edgevtc.exporter.export import export_bundle
-        from edgevtc.exporter.prepare import plan_bundle
+        from edgevtc.exporter.prepare import plan_bundle, require_places
 
+        # Before a repository is fetched.
+        require_places(Path(args.output), overwrite=args.overwrite, cache_dir=args.cache_dir, jobs=args.jobs)
         checkpoint, options = resolve(args)
         if args.dry_run:
             report_plan(plan_bundle(checkpoint, options), as_json=args.json)
@@ -119,17 +138,20 @@ class Export(Command):
                 if not console.is_terminal:
                     console.print(step, markup=False)
 
-            bundle = export_bundle(
-                checkpoint,
-                Path(args.output),
-                options,
-                overwrite=args.overwrite,
-                restart=args.restart,
-                cache_dir=args.cache_dir,
-                jobs=args.jobs,
-                progress=progress,
-                count=lambda done, total: bar.update(task, completed=done, total=total),
-            )
+            try:
+                bundle = export_bundle(
+                    checkpoint,
+                    Path(args.output),
+                    options,
+                    overwrite=args.overwrite,
+                    restart=args.restart,
+                    cache_dir=args.cache_dir,
+                    jobs=args.jobs,
+                    progress=progress,
+                    count=lambda done, total: bar.update(task, completed=done, total=total),
+                )
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("finished parts are kept, and the same command goes on with them") from None
             bar.update(task, description="")
         report(bundle, as_json=args.json)
         return 0
@@ -189,7 +211,10 @@ def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:
     """The checkpoint's folder and the options: the recipe's, with those of the command line before them."""
     from edgevtc.exporter.source import find_checkpoint
 
-    checkpoint, options = find_checkpoint(args.model, args.revision, args.token)
+    console = status()
+    checkpoint, options = find_checkpoint(
+        args.model, args.revision, args.token, say=lambda line: console.print(line, markup=False)
+    )
     parameters: dict[str, dict[str, Any]] = {}
     for method, name, value in args.set:
         parameters.setdefault(method, {})[name] = value

@@ -17,7 +17,7 @@ from edgevtc.models import ModelAdapter, Vision
 from edgevtc.models.siglip import Dense
 from edgevtc.video import FrameSampler
 
-__all__ = ["CALIBRATION_FRAMES", "calibration_clips", "calibration_frames", "largest_activations"]
+__all__ = ["CALIBRATION_FRAMES", "calibration_clips", "calibration_frames", "chosen_clips", "largest_activations"]
 
 #: Frames looked at, spread over all clips: the largest values hardly grow any more, and a full-size tower takes
 #: seconds a frame.
@@ -55,6 +55,11 @@ def calibration_clips(checkpoint: Path, paths: Sequence[Path]) -> list[Path]:
     return clips
 
 
+def chosen_clips(clips: Sequence[Path]) -> Sequence[Path]:
+    """Those of the clips that are looked at, evenly spread: at most one a frame."""
+    return clips[:: max(1, -(-len(clips) // CALIBRATION_FRAMES))]
+
+
 def calibration_frames(model: ModelAdapter, clips: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
     """Frames [H, W, 3] as the encoder gets them: as many of each clip, evenly spread; of drawn scenes where none are.
 
@@ -70,7 +75,7 @@ def calibration_frames(model: ModelAdapter, clips: Sequence[Path]) -> Iterator[N
             ticks = np.linspace(0, scene.ticks - 1, per_scene, dtype=np.float32)
             yield from world.renderer.frames(scene, ticks, (width, height))
         return
-    chosen = clips[:: -(-len(clips) // CALIBRATION_FRAMES)]
+    chosen = chosen_clips(clips)
     for clip in chosen:
         count = CALIBRATION_FRAMES // len(chosen)
         with FrameSampler(clip, count, (height, width), resample=model.preprocessing.resample) as sampler:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from edgevtc.bundle import (
 )
 from edgevtc.compressors import Compressor
 from edgevtc.decoder.text import TextCodec
-from edgevtc.errors import ConfigError, ExportError
+from edgevtc.errors import ExportError
 from edgevtc.exporter.decoder_parts import make_decoder
 from edgevtc.exporter.flops import FLOPS_CONVENTION, prefill_gflops
 from edgevtc.exporter.knowledge import read_auto, write_domain
@@ -32,7 +33,7 @@ from edgevtc.exporter.making import Making, producer
 from edgevtc.exporter.options import REFERENCE_BLIND, ExportOptions, without
 from edgevtc.exporter.parts import Part, Parts, working_parts
 from edgevtc.exporter.plan import require_room
-from edgevtc.exporter.prepare import Prepared, prepare
+from edgevtc.exporter.prepare import Prepared, prepare, require_places
 from edgevtc.exporter.progress import Progress, silent
 from edgevtc.exporter.text import TOKENIZER
 from edgevtc.exporter.verify import DEFAULT_QUESTION, REFERENCES, TorchReference, encode, reference_frames, verify_draft
@@ -72,24 +73,28 @@ def export_bundle(
 
     Raises:
         ConfigError: An option is not valid for this checkpoint.
-        ExportError: The checkpoint cannot be exported, disk or memory do not suffice, a graph breaks the contract, or
-            differs from torch.
+        ExportError: The checkpoint cannot be exported, disk or memory do not suffice, a file cannot be written, a graph
+            breaks the contract, or differs from torch.
         VideoError: The clip to verify with cannot be read.
     """
-    if jobs < 1:
-        raise ConfigError(f"{jobs} jobs are not valid: give 1 or more")
+    require_places(output, overwrite=overwrite, cache_dir=cache_dir, jobs=jobs)
     prepared = prepare(checkpoint, options)
     auto = read_auto(checkpoint, {(compressor.spec.name, compressor.budget) for compressor in prepared.compressors})
     model = prepared.model
     frames, frames_source = reference_frames(model, prepared.num_frames, options.clip)
     writer = BundleWriter(output, overwrite)
     told = Progress(part_names(prepared), progress, count)
-    parts = working_parts(output, told)
+    if prepared.frames_per_call < min(options.frames_per_call, prepared.num_frames):
+        told(
+            f"encoding {prepared.frames_per_call} frames a call: no number up to {options.frames_per_call} above that "
+            f"divides {prepared.num_frames}"
+        )
+    parts = working_parts(writer.path, told)
     if restart:
         parts.clear()
-    require_room(prepared.plan, output, held=parts.size())
+    require_room(prepared.plan, writer.path, options, held=parts.size())
     graphs = Parts(cache_dir, shared=True, progress=told) if cache_dir is not None else parts
-    with writer:
+    with going_on(output), writer:
         making = Making(prepared, writer, parts, graphs, jobs, told)
         question = options.examples[0] if options.examples else DEFAULT_QUESTION
         vision, programs = make_vision(making)
@@ -127,6 +132,24 @@ def export_bundle(
         bundle = writer.finish(partial(manifest, verified))
         parts.clear()
         return bundle
+
+
+@contextmanager
+def going_on(output: Path) -> Iterator[None]:
+    """Say how an export goes on that a file stopped, be it one that is read or a temporary one.
+
+    Raises:
+        ExportError: For every OSError but that of a reader of our output who went away.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ExportError(
+            f"the export to {output} stopped at {error.filename or 'a temporary file'} ({error.strerror or error}): "
+            "finished parts are kept, so mend that and run it again"
+        ) from None
 
 
 def part_names(prepared: Prepared) -> list[str]:

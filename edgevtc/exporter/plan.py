@@ -16,6 +16,7 @@ from edgevtc.decoder.generator import PREFILL_CHUNK
 from edgevtc.errors import ExportError
 from edgevtc.exporter.decoder import build_decoder
 from edgevtc.exporter.decoder_config import DecoderConfig
+from edgevtc.exporter.options import ExportOptions
 from edgevtc.exporter.streamed import layer_of
 from edgevtc.models import ModelAdapter
 
@@ -125,6 +126,7 @@ def plan_export(
     tower = FLOAT * (vision.parameters + vision.activations)
     converted = 0 if vision_format == "float32" else int(VISION_BYTES[vision_format] * vision.parameters)
     mlp, rows = config.hidden_size * config.intermediate_size, compressors[0].budget + TEXT_ROWS
+    rotary = config.max_positions * config.head_dim // 2
     row = ROW_MLP * config.intermediate_size + ROW_WIDTH * config.hidden_size
     torch_layer = 3 * mlp + 2 * config.hidden_size * config.head_dim * (config.num_heads + config.num_kv_heads)
     torch_decoder = FLOAT * (max(torch_layer, embeddings) + rows * (row + 2 * rows))
@@ -132,7 +134,7 @@ def plan_export(
     ort_layer = loaded + FLOAT * PREFILL_CHUNK * row
     frames_at_once = num_frames if fused else frames_per_call
     lives = {
-        "writing": max(tower + converted, WRITING_BYTES * max(embeddings, 2 * mlp)),
+        "writing": max(tower + converted, WRITING_BYTES * max(embeddings, 2 * mlp, rotary)),
         "reference": clip + max(tower, torch_decoder),
         "verifying_vision": clip + FLOAT * (vision.parameters + ARENA * vision.activations * frames_at_once),
         "verifying_decoder": clip + cache + ort_layer,
@@ -156,12 +158,13 @@ def tensor_bytes(graph: ir.Graph) -> dict[tuple[str, str, str], int]:
     return {(name, str(t.dtype), str(t.shape)): t.nbytes for name, t in values if t is not None}
 
 
-def require_room(plan: ExportPlan, output: Path, held: int = 0) -> None:
+def require_room(plan: ExportPlan, output: Path, options: ExportOptions, held: int = 0) -> None:
     """Raise unless the bundle fits on the disk it goes to, and its making into this machine's memory.
 
     Args:
         plan: What the export takes.
         output: Where the bundle will stand.
+        options: What is exported; what of it could be left out is said.
         held: Bytes of it that are on the disk already.
 
     Raises:
@@ -170,18 +173,28 @@ def require_room(plan: ExportPlan, output: Path, held: int = 0) -> None:
     folder = output.absolute().parent
     while not folder.exists():
         folder = folder.parent
+    smaller = [
+        *(["leave out weight formats"] if len(options.weight_formats) > 1 else []),
+        *(["give fewer --max-positions"] if options.max_positions else []),
+    ]
     if plan.total_disk_bytes - held > (free := shutil.disk_usage(folder).free):
         raise ExportError(
             f"the bundle takes {decimal(plan.total_disk_bytes)}, {folder} has {decimal(free)} free: "
-            "make room, choose another disk with -o, or leave out weight formats"
+            + alternatives(["make room", "choose another disk with -o", *smaller])
         )
     step = max(plan.memory_bytes, key=lambda name: plan.memory_bytes[name])
     if plan.peak_memory_bytes > (available := available_memory()):
+        graphs = ["leave out the graphs from frames to tokens with --no-fused"] if options.fused else []
         raise ExportError(
             f"{step.replace('_', ' ')} takes {decimal(plan.peak_memory_bytes)} of memory, "
-            f"{decimal(available)} are available: close other programs, or leave out weight formats "
-            "or, with --no-fused, the graphs from frames to tokens"
+            f"{decimal(available)} are available: "
+            + alternatives(["close other programs", "use a larger machine", *smaller, *graphs])
         )
+
+
+def alternatives(remedies: Sequence[str]) -> str:
+    """Two or more things that would each do, as words."""
+    return f"{', '.join(remedies[:-1])} or {remedies[-1]}"
 
 
 def available_memory() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import torch
 
 from edgevtc.bundle import FolderWriter, VisionEntry
 from edgevtc.compressors import Compressor
+from edgevtc.errors import ExportError
 from edgevtc.exporter.calibrate import calibration_frames, largest_activations
 from edgevtc.exporter.contract import require_contract
 from edgevtc.exporter.fingerprint import program_sha256
@@ -28,6 +29,7 @@ from edgevtc.exporter.progress import Progress
 from edgevtc.exporter.quantize_encoder import quantize_encoder
 from edgevtc.exporter.store import read_graph, write_graph
 from edgevtc.exporter.vision import export_compressor, export_encoder, fuse
+from edgevtc.exporter.workers import interrupts_held, start_worker
 from edgevtc.methods import NEEDS
 from edgevtc.models import Vision
 
@@ -206,7 +208,11 @@ def trace_ahead(
     jobs: int,
     progress: Progress,
 ) -> None:
-    """Write what is missing of the compressors' graphs in several processes; each loads torch, which takes seconds."""
+    """Write what is missing of the compressors' graphs in several processes; each loads torch, which takes seconds.
+
+    Raises:
+        ExportError: A process was killed; and whatever tracing raises.
+    """
     names = [f"compressors/{compressor.key}" for compressor in compressors]
     tasks = zip(names, programs, compressors, strict=True)
     missing = [task for task in tasks if not graphs.holds(*task[:2])]
@@ -215,15 +221,23 @@ def trace_ahead(
     progress(f"tracing {len(missing)} compressors in {jobs} processes")
     place = Parts(graphs.folder, shared=graphs.shared, progress=Progress())
     # Not forked: torch's threads do not survive that.
-    with ProcessPoolExecutor(min(jobs, len(missing)), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    pool = ProcessPoolExecutor(min(jobs, len(missing)), get_context("spawn"), start_worker)
+    try:
         made = {}
-        for name, program, compressor in missing:
-            write = partial(write_compressor, compressor, shapes, dtype, Progress())
-            made[pool.submit(place.take, name, program, write)] = name
+        with interrupts_held():
+            for name, program, compressor in missing:
+                write = partial(write_compressor, compressor, shapes, dtype, Progress())
+                made[pool.submit(place.take, name, program, write)] = name
         for count, part in enumerate(as_completed(made), 1):
             part.result()
             progress.done(made[part])
             progress(f"traced {count} of {len(missing)} compressors")
+    except BrokenProcessPool:
+        raise ExportError(
+            "a process was killed, perhaps for want of memory: run it again with fewer --jobs; finished parts are kept"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def write_fused(

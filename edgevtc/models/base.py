@@ -199,6 +199,16 @@ class ModelAdapter(ABC):
         """
 
     @abstractmethod
+    def require_sources(
+        self, needs: Sequence[str], *, saliency: str, frame_features: str, siglip_head: Path | None
+    ) -> None:
+        """Raise as :meth:`vision` would where an output has no source; reads headers alone.
+
+        Raises:
+            ExportError: A pooling head is needed and there is none, or the one given is none or is of another width.
+        """
+
+    @abstractmethod
     def vision_size(self) -> VisionSize:
         """Size of the vision part without a pooling head, from the configuration and the files' headers."""
 

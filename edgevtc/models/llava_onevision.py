@@ -124,12 +124,25 @@ class LlavaOnevision(ModelAdapter):
         outputs = tuple(name for name in NEEDS if name in needs)
         sources = {"saliency": saliency, "frame_features": frame_features}
         from_head = [name for name in outputs if sources.get(name) == "siglip_head"]
-        head = self._pooling_head(siglip_head, from_head) if from_head else None
+        head = PoolingHead(self._head_weights(siglip_head, from_head), self.tower_config) if from_head else None
         module = LlavaOnevisionVision(self, outputs, sources, head)
         # The module's own buffers, pixel scale and pooling weights, stay float32: they serve saliency too.
         for part in module.children():
             part.to(dtype)
         return module.eval()
+
+    def require_sources(
+        self, needs: Sequence[str], *, saliency: str, frame_features: str, siglip_head: Path | None
+    ) -> None:
+        sources = {"saliency": saliency, "frame_features": frame_features}
+        from_head = [name for name in NEEDS if name in needs and sources.get(name) == "siglip_head"]
+        if from_head or siglip_head is not None:
+            weights, wanted = self._head_weights(siglip_head, from_head), self.tower_config.hidden_size
+            if (width := weights.checkpoint.size(f"{weights.prefix}head.probe")) != wanted:
+                raise ExportError(
+                    f"the pooling head of {siglip_head or self.folder} has width {width}, the vision tower {wanted}: "
+                    "give the tower's own SigLIP checkpoint with --siglip-head"
+                )
 
     def vision_size(self) -> VisionSize:
         tower = self.tower_config
@@ -154,7 +167,7 @@ class LlavaOnevision(ModelAdapter):
     def special_embeddings(self) -> dict[str, NDArray[np.float32]]:
         return {"image_newline": self.checkpoint.tensor("image_newline", self.geometry.hidden_size).numpy()}
 
-    def _pooling_head(self, path: Path | None, wanted: list[str]) -> PoolingHead:
+    def _head_weights(self, path: Path | None, wanted: list[str]) -> Weights:
         if path is None:
             weights = Weights(self.checkpoint, "vision_tower.")
             if "head.probe" not in weights:
@@ -169,7 +182,7 @@ class LlavaOnevision(ModelAdapter):
             if len(prefixes) != 1:
                 raise ExportError(f"{path} has no SigLIP pooling head (head.probe): give a SigLIP vision checkpoint")
             weights = Weights(source, prefixes[0])
-        return PoolingHead(weights, self.tower_config)
+        return weights
 
 
 class LlavaOnevisionVision(Vision):

@@ -1,20 +1,31 @@
 """Export as a whole: the bundle answers as transformers does, and what cannot be exported is said before any work."""
 
 import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny_export import SHORTEST_OPTIONS
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from edgevtc import Runner
 from edgevtc.bundle import embedded_path
 from edgevtc.catalogue import model_recipe
 from edgevtc.cli import main
-from edgevtc.errors import ConfigError, VideoError
+from edgevtc.errors import ConfigError, ExportError, VideoError
+from edgevtc.exporter import export, vision_parts
 from edgevtc.exporter.export import export_bundle
 from edgevtc.exporter.options import ExportOptions
+from edgevtc.exporter.parts import RECORD
 from edgevtc.methods import budget_for, builtin_methods
 from edgevtc.video import FrameSampler
 
@@ -204,3 +215,103 @@ def test_the_command_exports_and_reports(tiny_folder, traced_once, tmp_path, cap
     assert main([*arguments, *options, "--overwrite"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["methods"] == report["methods"] and "11/11" in printed.err
+
+
+def test_a_disk_that_fills_up_is_one_line_and_what_was_finished_is_kept(tiny_folder, traced_once, tmp_path, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    arguments = ["export", str(tiny_folder), "-o", str(tmp_path / "out"), "--num-frames", "2", "--no-fused"]
+    arguments += ["--frames-per-call", "2", "--retention-ratio", "0.5", "--weight-format", "w8a8"]
+
+    def write_embeddings(making, part):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        part.file("large", bytes(5000))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgevtc.exporter.decoder_parts.write_embeddings", write_embeddings)
+        try:
+            assert main(arguments) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capsys.readouterr().err.splitlines()
+    assert error[-1].startswith("edgevtc: error: cannot write ") and error[-1].endswith("so mend that and run it again")
+    (left,) = tmp_path.iterdir()
+    assert {record.parent.name.partition(".")[0] for record in left.glob(f"*/{RECORD}")} == {
+        "encoder",
+        "compressors-uniform-b4",
+        "decoder-w8a8",
+    }
+    assert main(arguments) == 0
+    assert "taking encoder as it was finished before" in capsys.readouterr().err
+
+
+def test_other_trouble_with_files_is_one_line_too(tiny_folder, traced_once, tmp_path, monkeypatch):
+    def fail(making, question):
+        raise PermissionError(13, "Permission denied", "some/file")
+
+    monkeypatch.setattr(export, "write_texts", fail)
+    with pytest.raises(ExportError, match=r"stopped at some/file \(Permission denied\): finished parts are kept"):
+        export_bundle(tiny_folder, tmp_path / "out", SHORTEST_OPTIONS)
+
+
+def test_an_interrupted_export_says_that_it_goes_on(tiny_folder, tmp_path, monkeypatch, capsys):
+    def interrupt(making):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "make_vision", interrupt)
+    assert main(["export", str(tiny_folder), "-o", str(tmp_path / "out"), "--num-frames", "2"]) == 130
+    error = capsys.readouterr().err
+    assert error == "edgevtc: interrupted: finished parts are kept, and the same command goes on with them\n"
+
+
+def test_fewer_frames_a_call_than_asked_for_are_told(tiny_folder, tmp_path, monkeypatch):
+    def interrupt(making):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "make_vision", interrupt)
+    for frames, most, told in (
+        (7, 4, ["encoding 1 frames a call: no number up to 4 above that divides 7"]),
+        (2, 4, []),
+    ):
+        said: list[str] = []
+        options = replace(SHORTEST_OPTIONS, num_frames=frames, frames_per_call=most)
+        with pytest.raises(KeyboardInterrupt):
+            export_bundle(tiny_folder, tmp_path / "out", options, progress=said.append)
+        assert said == told
+
+
+def test_weight_formats_are_given_once(capsys):
+    with pytest.raises(SystemExit):
+        main(["export", "embedded", "-o", "out", "--weight-format", "int4", "--quantize", "fp32"])
+    assert "--weight-format/--quantize: given twice: give it once, with commas" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_processes_that_trace_without_a_word(tiny_folder, tmp_path):
+    arguments = ["--num-frames", "2", "--retention-ratio", "0.5", "--no-fused", "--method", "uniform,frames,random"]
+    command = [sys.executable, "-m", "edgevtc", "export", str(tiny_folder), "-o", str(tmp_path / "out"), "--jobs", "2"]
+    with subprocess.Popen(
+        [*command, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "in 2 processes" in line:
+                time.sleep(0.5)  # while they load torch
+                os.killpg(process.pid, signal.SIGINT)
+    assert process.returncode == 130
+    assert [line.split()[0] for line in lines[:-1]] == ["reading", "tracing", "tracing"]
+    assert lines[-1].startswith("edgevtc: interrupted: finished parts are kept")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_a_killed_process_that_traces_is_told(tiny_folder, traced_once, tmp_path, monkeypatch):
+    monkeypatch.setattr(vision_parts, "start_worker", partial(os._exit, 9))
+    options = replace(SHORTEST_OPTIONS, methods=("uniform", "none"))
+    with pytest.raises(ExportError, match="run it again with fewer --jobs; finished parts are kept"):
+        export_bundle(tiny_folder, tmp_path / "out", options, jobs=2)

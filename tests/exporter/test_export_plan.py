@@ -21,6 +21,18 @@ from edgevtc.models.checkpoint import Checkpoint
 pytestmark = pytest.mark.export
 
 
+@pytest.fixture(scope="module")
+def headless_folder(tmp_path_factory):
+    """A checkpoint without a pooling head, as published ones are."""
+    return write_texts(write_checkpoint(tmp_path_factory.mktemp("headless") / "checkpoint", build_model(head=False)))
+
+
+@pytest.fixture(scope="module")
+def wider_folder(tmp_path_factory):
+    """One with a wider vision tower, head included."""
+    return write_checkpoint(tmp_path_factory.mktemp("wider") / "checkpoint", build_model(vision_hidden=64))
+
+
 @pytest.mark.parametrize("formats", [("fp32",), ("w8a8", "int8", "int4"), ("int8", "fp32")])
 def test_the_plan_is_what_the_export_writes(tiny_folder, traced_once, tmp_path, formats):
     options = replace(TINY_OPTIONS, weight_formats=formats)
@@ -95,6 +107,63 @@ def test_what_does_not_fit_is_said_before_the_work(tiny_folder, tmp_path, monkey
     with pytest.raises(ExportError, match=message):
         export_bundle(tiny_folder, tmp_path / "there" / "out", TINY_OPTIONS)
     assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (TINY_OPTIONS, "a larger machine, leave out weight formats or leave out the graphs .* with --no-fused$"),
+        (replace(TINY_OPTIONS, fused=False, weight_formats=("w8a8",)), "close other programs or use a larger machine$"),
+        (replace(TINY_OPTIONS, fused=False, max_positions=100), "weight formats or give fewer --max-positions$"),
+    ],
+)
+def test_only_what_could_be_left_out_is_advised(tiny_folder, tmp_path, monkeypatch, options, said):
+    monkeypatch.setattr(plan, "available_memory", lambda: 1)
+    with pytest.raises(ExportError, match=said):
+        export_bundle(tiny_folder, tmp_path / "out", options)
+
+
+def test_a_long_rotary_table_is_planned(tiny_folder):
+    few, many = (plan_bundle(tiny_folder, replace(TINY_OPTIONS, max_positions=n)) for n in (3000, 3_000_000))
+    table = many.disk_bytes["decoder"] - few.disk_bytes["decoder"]
+    assert table == 2 * 4 * 4 * (3_000_000 - 3000)  # cosines and sines of half a head
+    assert many.memory_bytes["writing"] > table  # of one at a time, computed and as bytes
+
+
+NO_HEAD = "has no SigLIP pooling head to take saliency from: give the tower's own"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--jobs", "0"], "0 jobs are not valid"),
+        (["-o", "{tmp}/there"], "there exists already"),
+        (["-o", "{tmp}/text/out"], "text is no folder"),
+        (["--cache-dir", "{tmp}/text"], "text is no folder"),
+        (["--cache-dir", "{tmp}/text/cache"], "text is no folder"),
+        (["--method", "visionzip", "--saliency", "siglip_head"], NO_HEAD),
+        (["--siglip-head", "{tmp}/there"], "neither model.safetensors nor"),
+        (["--siglip-head", "{tmp}/text"], "is not a safetensors file"),
+        (["--siglip-head", "{headless}"], "has no SigLIP pooling head (head.probe)"),
+        (["--siglip-head", "{wider}"], "has width 64, the vision tower 32"),
+        (["--encoder-format", "w8a8", "--calibrate", "{tmp}/text"], "text"),
+        (["--num-frames", "1000000000"], "at most 2147483647 can be numbered: give fewer frames"),
+        (["--num-frames", "100000", "--method", "infomerge"], "give fewer frames"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_export_does_before_any_work(
+    headless_folder, wider_folder, tmp_path, monkeypatch, capsys, words, message
+):
+    monkeypatch.setattr("edgevtc.exporter.export.make_vision", lambda making: pytest.fail("work was begun"))
+    (tmp_path / "text").write_text("no video, no weights")
+    (tmp_path / "there").mkdir()
+    places = {"tmp": tmp_path, "headless": headless_folder, "wider": wider_folder}
+    given = [word.format(**places) for word in words]
+    for dry in ([], ["--dry-run"]):
+        assert main(["export", str(headless_folder), "-o", str(tmp_path / "out"), *given, *dry]) == 1
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text", "there"]
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,25 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
+from huggingface_hub.utils import filter_repo_objects
 
+from edgevtc.catalogue.recipe import VALUES
 from edgevtc.cli import main
 from edgevtc.errors import ConfigError, ExportError
 from edgevtc.exporter import source
+from edgevtc.exporter.decoder import WEIGHT_FORMATS
 from edgevtc.exporter.options import ExportOptions
+from edgevtc.exporter.precision import DTYPES
+from edgevtc.exporter.quantize_encoder import ENCODER_FORMATS
 from edgevtc.exporter.source import find_checkpoint
+from edgevtc.methods import POSITION_MODES
+from edgevtc.models import model_types
+from edgevtc.models.base import FRAME_FEATURE_SOURCES, SALIENCY_SOURCES
 
 pytestmark = pytest.mark.export
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CONFIG = '{"model_type": "llava_onevision"}'
 CARD = "---\nlicense: apache-2.0\n---\n# A model\n"
 
 
@@ -27,9 +36,9 @@ class FakeHub:
 
     def __init__(self, root: Path) -> None:
         self.root, self.calls, self.size, self.failure = root, [], 1000, None
-        self.files = {"config.json": "{}", "model.safetensors": "", "README.md": CARD}
+        self.files = {"config.json": CONFIG, "model.safetensors": "", "README.md": CARD}
 
-    def __call__(self, repository, *, revision, token, allow_patterns, dry_run=False):
+    def __call__(self, repository, *, revision, token, allow_patterns, ignore_patterns, dry_run=False):
         if self.failure is not None:
             raise self.failure
         self.calls.append({"repository": repository, "revision": revision, "token": token, "dry_run": dry_run})
@@ -37,9 +46,9 @@ class FakeHub:
             return [SimpleNamespace(file_size=self.size, will_download=True)]
         folder = self.root / f"models--{repository.replace('/', '--')}" / "snapshots" / COMMIT
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in self.files.items():
-            if any(Path(name).match(pattern) for pattern in allow_patterns):
-                (folder / name).write_text(content)
+        for name in filter_repo_objects(self.files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(self.files[name])
         return str(folder)
 
 
@@ -112,13 +121,19 @@ def test_what_cannot_be_fetched_is_said_in_one_line(hub, failure, message):
 
 
 def test_without_a_connection_the_cache_serves(hub, monkeypatch):
+    said: list[str] = []
+    causes = [None, failed_with(503)]
+
     def offline(*arguments, dry_run=False, **options):
         if dry_run:
-            raise errors.DryRunError("no connection")
+            raise errors.DryRunError("no connection") from causes.pop(0)
         return hub(*arguments, **options)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    assert find_checkpoint("someone/model")[1].revision == COMMIT
+    for reason in ("cannot be reached", "answers 503"):
+        assert find_checkpoint("someone/model", say=said.append)[1].revision == COMMIT
+        assert said.pop() == f"the Hub {reason}: taking someone/model as the local cache holds it, {COMMIT}"
+    assert not said
 
 
 def test_pickled_weights_are_neither_fetched_nor_read(hub, tmp_path):
@@ -141,6 +156,7 @@ def test_a_download_that_does_not_fit_is_not_begun(hub, monkeypatch):
     [
         ("llava-two-vision", ConfigError, "one of: embedded"),
         ("a/b/c", ConfigError, "one of: embedded"),
+        ("", ConfigError, "or model '': one of: embedded"),
         ("../checkpoint", ConfigError, "one of: embedded"),
         ("missing.toml", ConfigError, "missing.toml"),
         (".", ExportError, r"no config\.json"),
@@ -154,10 +170,63 @@ def test_what_is_no_model_is_refused(hub, tmp_path, monkeypatch, model, error, m
 
 
 @pytest.mark.parametrize("model", ["embedded", "."])
-def test_a_revision_is_of_a_repository(tmp_path, monkeypatch, model):
+def test_a_revision_and_a_token_are_of_a_repository(tmp_path, monkeypatch, model):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="leave --revision out"):
         find_checkpoint(model, revision="v1")
+    with pytest.raises(ConfigError, match="takes no token: leave --token out") as error:
+        find_checkpoint(model, token="hf_secret")
+    assert "hf_secret" not in str(error.value)
+
+
+def test_recipes_know_the_exporters_values():
+    """The catalogue is listed where the exporter is not installed, so it has them itself."""
+    assert {
+        "family": tuple(model_types()),
+        "weight_formats": tuple(WEIGHT_FORMATS),
+        "positions": POSITION_MODES,
+        "saliency": SALIENCY_SOURCES,
+        "frame_features": FRAME_FEATURE_SOURCES,
+        "dtype": tuple(DTYPES),
+        "encoder_format": tuple(ENCODER_FORMATS),
+    } == VALUES
+
+
+def test_a_recipe_is_of_the_family_it_says(hub):
+    hub.files["config.json"] = '{"model_type": "qwen2_vl"}'
+    with pytest.raises(ExportError, match=r"0\.5b: family: 'llava_onevision' is not .* which is 'qwen2_vl'"):
+        find_checkpoint("llava-onevision-0.5b")
+
+
+def test_what_lies_in_a_repositorys_folders_is_not_fetched(hub):
+    hub.files |= {"adapter/model.safetensors": "", "onnx/config.json": ""}
+    folder, _ = find_checkpoint("someone/model")
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(False, [True, True]), (True, [True, False])])
+def test_bars_are_for_terminals_and_never_of_the_planning_call(hub, monkeypatch, terminal, shown):
+    disabled = []
+
+    def download(*arguments, **options):
+        disabled.append(huggingface_hub.utils.are_progress_bars_disabled())
+        return hub(*arguments, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(source.sys, "stderr", SimpleNamespace(isatty=lambda: terminal))
+    find_checkpoint("someone/model")
+    assert disabled == shown and not huggingface_hub.utils.are_progress_bars_disabled()
+
+
+def failed_with(status: int) -> errors.HfHubHTTPError:
+    return errors.HfHubHTTPError("no", response=SimpleNamespace(headers={}, request=None, status_code=status))
+
+
+def test_a_hub_that_answers_with_an_error_is_not_called_unreachable(hub):
+    hub.failure = errors.LocalEntryNotFoundError("no")
+    hub.failure.__cause__ = failed_with(500)
+    with pytest.raises(ExportError, match="the Hub answers 500 and the local cache does not hold it"):
+        find_checkpoint("someone/model")
 
 
 def test_the_token_never_shows(hub, tmp_path, capsys):
