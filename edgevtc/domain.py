@@ -97,5 +97,6 @@ class Domain:
                     float(stored["limit"]),
                     str(stored["answer"]),
                 )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise BundleError(f"{path} describes no training domain ({error}): export the bundle again") from None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            # Without numpy's words: of what it does not know it says how to unpickle it, which would run code.
+            raise BundleError(f"{path} describes no training domain: export or copy the bundle again") from None

@@ -71,7 +71,7 @@ class OnnxRuntimeBackend(Backend):
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised, and one line each
         # From the second run on it would hold all of a graph's tensors in one block beside the arena of the first.
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.disable_prepacking", str(int(not prepack)))

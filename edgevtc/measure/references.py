@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,8 +119,9 @@ class References:
                 methods={key: MethodReference(**parts) for key, parts in methods.items()},
                 **arrays,
             )
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise BundleError(f"{path} is no reference file ({error}): export the bundle again") from None
+        except (OSError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile):
+            # Without numpy's words: of what it does not know it says how to unpickle it, which would run code.
+            raise BundleError(f"{path} is no reference file: export or copy the bundle again") from None
 
 
 def noise_level(noise: float) -> int:

@@ -15,8 +15,17 @@ from edgevtc.decoder.generator import Generator
 from edgevtc.decoder.prompt import assemble
 from edgevtc.decoder.sampling import Sampler, SamplingConfig, lead
 from edgevtc.decoder.text import ChatTemplate, TextCodec
-from edgevtc.errors import BackendError, BundleError
+from edgevtc.errors import BackendError, BundleError, choices
 from edgevtc.measure.compare import Difference, compare_decisions, difference
+from edgevtc.measure.declared import (
+    Shape,
+    compressor_shapes,
+    decoder_shapes,
+    encoder_shapes,
+    fused_shapes,
+    require_shapes,
+    require_whole,
+)
 from edgevtc.measure.references import NOISE_LEVELS, MethodReference, References, decoder_rows, noise_level
 from edgevtc.methods import method_key
 from edgevtc.runner import Runner
@@ -99,7 +108,7 @@ class Verifier:
         threads: Threads inside an operator on a CPU.
 
     Raises:
-        BundleError: The bundle carries no references, or they are damaged.
+        BundleError: The bundle carries no references, they are damaged, or of other sizes than its manifest states.
         BackendError: The device cannot serve anything.
     """
 
@@ -107,6 +116,7 @@ class Verifier:
         self.bundle, self.device, self.threads = bundle, device, threads
         self.entry = verification(bundle)
         self.references = References.read(bundle.file(self.entry.references))
+        require_whole(bundle, self.references)
         self.backend = create_backend(device, threads)
         self.text = TextCodec(bundle.file("tokenizer.json"))
         on_cpu = self.backend.name == "cpu"
@@ -151,6 +161,7 @@ class Verifier:
     def _encoder(self) -> Iterator[Check]:
         vision, frames = self.bundle.manifest.vision, self.references.frames
         session = self.backend.load(self.bundle.path, self.bundle.file(vision.encoder))
+        require_shapes(vision.encoder, session, encoder_shapes(vision))
         parts: dict[str, list[np.ndarray]] = {name: [] for name in session.outputs}
         for start in range(0, len(frames), vision.frames_per_call):
             session.bind("frames", self.backend.tensor(frames[start : start + vision.frames_per_call]))
@@ -169,18 +180,19 @@ class Verifier:
 
     def _compressor(self, method: MethodEntry) -> Iterator[Check]:
         inputs = {name: self.references.features[name] for name in method.needs}
-        yield self._reduced(method.compressor, method, inputs, NOISE_LEVELS[0], self.compressor_limit)
+        shapes = compressor_shapes(self.bundle.manifest.vision, method)
+        yield self._reduced(method.compressor, method, inputs, shapes, NOISE_LEVELS[0], self.compressor_limit)
 
     def _fused(self, method: MethodEntry) -> Iterator[Check]:
-        yield self._reduced(
-            method.fused, method, {"frames": self.references.frames}, self._noise, self.vision_limit, self.least_cosine
-        )
+        inputs, shapes = {"frames": self.references.frames}, fused_shapes(self.bundle.manifest.vision, method)
+        yield self._reduced(method.fused, method, inputs, shapes, self._noise, self.vision_limit, self.least_cosine)
 
     def _reduced(
         self,
         graph: str,
         method: MethodEntry,
         inputs: Mapping[str, np.ndarray],
+        shapes: Mapping[str, Shape],
         noise: float,
         limit: float,
         least_cosine: float = 0.0,
@@ -190,6 +202,7 @@ class Verifier:
         Noise is how far off, at most, the features are that the decisions are made on.
         """
         session = self.backend.load(self.bundle.path, self.bundle.file(graph))
+        require_shapes(graph, session, shapes)
         for name, value in inputs.items():
             session.bind(name, self.backend.tensor(value))
         session.run()
@@ -238,6 +251,9 @@ class Verifier:
     def _decoder(self, form: str, graph: str) -> Iterator[Check]:
         manifest = self.bundle.manifest
         session = self.backend.load(self.bundle.path, self.bundle.file(graph))
+        if form not in DECODER_LIMITS:
+            raise BundleError(f"the manifest has a decoder in {form!r}, which is no format: {choices(DECODER_LIMITS)}")
+        require_shapes(graph, session, decoder_shapes(manifest.decoder))
         generator = Generator(self.backend, session, manifest.decoder, self.bundle.tensor(manifest.decoder.embeddings))
         newline = None
         if manifest.prompt.video_newline:
@@ -286,7 +302,7 @@ class Verifier:
 
 
 def stands_for_itself(positions: np.ndarray, assignment: np.ndarray) -> bool:
-    """Whether the token at positions [B] of each slot goes into that slot by assignment [T, N]: then none stands twice."""
+    """Whether the token at positions [B] of each slot goes into it by assignment [T, N]: then none stands twice."""
     inside = bool(((positions >= 0) & (positions < assignment.size)).all())
     return inside and np.array_equal(assignment.reshape(-1)[positions], np.arange(len(positions)))
 

@@ -60,3 +60,8 @@ def test_references_come_back_as_they_were_written(tmp_path):
     (tmp_path / "references.npz").write_bytes(written.to_bytes()[:-200])
     with pytest.raises(BundleError, match="no reference file"):
         References.read(tmp_path / "references.npz")
+    for damaged in (b"x", b"\x80\x04N."):  # what numpy takes for a pickle, and says how to load
+        (tmp_path / "references.npz").write_bytes(damaged)
+        with pytest.raises(BundleError, match="no reference file: export or copy") as error:
+            References.read(tmp_path / "references.npz")
+        assert "pickle" not in str(error.value)

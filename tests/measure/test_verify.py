@@ -106,6 +106,28 @@ def change_the_answer(folder):
     return change
 
 
+def state(*path):
+    """A damage that has the manifest say something else; the value comes last."""
+
+    def damage(folder):
+        def change(body):
+            for key in path[:-2]:
+                body = body[key]
+            assert body[path[-2]] != path[-1]
+            body[path[-2]] = path[-1]
+
+        return change
+
+    return damage
+
+
+def end_answers_with(token):
+    def damage(folder):
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": token}))
+
+    return damage
+
+
 NUMBERS = [
     (scale_a_weight, "encoder.onnx"),
     (scale_quantization_scales, "decoder/"),
@@ -135,6 +157,47 @@ def test_damage_that_no_hash_betrays_is_found_by_the_numbers(bundle_copy, damage
     found = failures(bundle_copy)
     assert any(name.startswith(part) for name in found), found
     assert all(found.values())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (state("vision", "num_frames", 8), "references have frames of shape 16×96×96×3, the manifest says 8×96×96×3"),
+        (state("vision", "image_height", 64), "the manifest says 16×64×96×3"),
+        (state("vision", "tokens_per_frame", 9), "references have frame_tokens of shape"),
+        (state("methods", 0, "budget", 60), f"references have nothing of {METHOD} at 60 tokens"),
+        (state("methods", 0, "needs", ["depth"]), f"references have no depth, which {METHOD} needs"),
+        (state("decoder", "vocab_size", 7), "references have logits of shape"),
+        (state("decoder", "special_embeddings", {}), "asks for an image_newline and has no embedding"),
+        (end_answers_with(10**6), "token 1000000 of the prompt or of what ends an answer is none of"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused_in_one_line(bundle_copy, capsys, damage, message):
+    sign(bundle_copy, damage(bundle_copy) or (lambda body: None))
+    assert main(["verify", str(bundle_copy), "--threads", "1"]) == 1
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count("\n") == 1 and not printed.out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("vision", "frames_per_call", 2), "encoder.onnx has frames of shape 4×96×96×3, the manifest says 2×96×96×3"),
+        (("decoder", "num_kv_heads", 7), "has past_key_values.0.key of shape"),
+    ],
+)
+def test_graphs_have_the_sizes_that_the_manifest_states(bundle_copy, change, message):
+    sign(bundle_copy, state(*change)(bundle_copy))
+    assert any(message in reason for reason in failures(bundle_copy).values())
+
+
+def test_a_graph_that_does_not_load_is_one_line_and_the_runtimes_own_are_silent(bundle_copy, capfd):
+    replace_last(bundle_copy / f"compressors/{METHOD}-b{BUDGET}.onnx", b"Gather", b"Gathex")
+    sign(bundle_copy)
+    assert main(["verify", str(bundle_copy), "--threads", "1"]) == 1
+    printed = capfd.readouterr()
+    assert "FAILED compressors/" in printed.out and "onnxruntime cannot load" in printed.out
+    assert "onnxruntime" not in printed.err
 
 
 @pytest.mark.parametrize(
