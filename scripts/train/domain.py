@@ -27,7 +27,7 @@ from edgevtc.files import write_whole
 #: Seed of the training scenes: one that no run trains on.
 SEED = len(SPLITS["train"]) - 1
 #: Leading directions, and how often farther than any dev scene a clip must be to count as foreign.
-DIRECTIONS, SLACK = 96, 2.0
+DIRECTIONS, SLACK = 16, 2.0
 BATCH = 10
 
 
