@@ -108,7 +108,7 @@ def test_a_method_that_keeps_one_token_again_and_again_is_refused(tiny_folder, t
         return replace(plan, positions=plan.positions * 0)
 
     monkeypatch.setattr(Uniform, "plan", again)
-    with pytest.raises(ExportError, match="compressors/uniform.*two slots stand for one token"):
+    with pytest.raises(ExportError, match=r"compressors/uniform.*two slots stand for one token"):
         export_bundle(tiny_folder, tmp_path / "out", TINY_OPTIONS)
     assert not list(tmp_path.iterdir())
 
