@@ -15,15 +15,18 @@ from tiny_checkpoint import random_frames
 from tiny_export import TINY_OPTIONS
 
 from edgevtc.backends import create_backend
-from edgevtc.bundle import Bundle
+from edgevtc.bundle import Bundle, embedded_path
 from edgevtc.cli import main
+from edgevtc.domain import Domain
 from edgevtc.errors import ConfigError, ExportError
 from edgevtc.eval.world import World
 from edgevtc.exporter import vision_parts
+from edgevtc.exporter.calibrate import calibration_frames, largest_activations
 from edgevtc.exporter.contract import require_contract
 from edgevtc.exporter.export import export_bundle
 from edgevtc.exporter.options import ExportOptions
 from edgevtc.exporter.precision import to_float16
+from edgevtc.exporter.quantize_encoder import quantize_encoder
 from edgevtc.exporter.store import read_graph
 from edgevtc.exporter.verify import SCENE_SEED
 from edgevtc.exporter.vision import export_encoder, fuse
@@ -145,6 +148,18 @@ def dev_scenes(number: int, num_frames: int) -> list[np.ndarray]:
         scene = world.scene()
         found.append(world.renderer.frames(scene, np.linspace(0, scene.ticks - 1, num_frames, dtype=np.float32)))
     return found
+
+
+def test_an_int8_encoder_takes_no_clip_of_the_models_world_for_foreign():
+    bundle = Bundle()
+    vision, domain = bundle.manifest.vision, Domain.read(bundle.file(bundle.manifest.domain))
+    model = open_model(embedded_path().parent / "checkpoint")
+    graph = read_graph(bundle.path, vision.encoder)
+    encode = load(quantize_encoder(graph, largest_activations(model.vision(), calibration_frames(model, []))))
+    for frames in dev_scenes(6, vision.num_frames):
+        calls = np.split(frames, len(frames) // vision.frames_per_call)
+        tokens = np.concatenate([encode({"frames": call})["frame_tokens"] for call in calls])
+        assert domain.distance(tokens) < domain.limit
 
 
 def test_the_embedded_model_keeps_its_tokens_and_decisions():
