@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgevtc.catalogue.shelf import Shelf
 from edgevtc.errors import ConfigError, choices
-from edgevtc.methods import POSITION_MODES, method_names
+from edgevtc.methods import POSITION_MODES, builtin_methods, method_names
 
 __all__ = ["VALUES", "ModelRecipe", "PromptRecipe", "model_names", "model_recipe"]
 
@@ -57,6 +58,7 @@ class ModelRecipe:
         encoder_format: Of the encoder's products; the exporter's default where None.
         siglip_head: Repository of the SigLIP checkpoint that has the tower's pooling head.
         max_positions: Longest prompt and answer, in positions; the exporter's default where None.
+        parameters: Method → hyper-parameter → value, where not the paper's.
         prompt: What the model can be asked.
 
     Raises:
@@ -81,6 +83,7 @@ class ModelRecipe:
     dtype: str | None = None
     encoder_format: str | None = None
     max_positions: int | None = None
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
     prompt: PromptRecipe = field(default_factory=PromptRecipe)
 
     def __post_init__(self) -> None:
@@ -90,6 +93,12 @@ class ModelRecipe:
         for method in self.methods:
             if method not in (known := method_names()):
                 raise ConfigError(f"methods: unknown method {method!r}: {choices(known)}")
+        for method, values in self.parameters.items():
+            if method not in self.methods:
+                raise ConfigError(f"parameters: {method!r} is none of the recipe's methods: {choices(self.methods)}")
+            # A method of another package says what it takes when it is loaded.
+            if method in (builtin := builtin_methods()):
+                builtin[method].configure(1.0, values)
         for ratio in self.retention_ratios:
             if not 0 < ratio <= 1:
                 raise ConfigError(f"retention_ratios: {ratio!r} is not valid: give numbers above 0 and up to 1")

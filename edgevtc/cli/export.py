@@ -215,7 +215,8 @@ def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:
     checkpoint, options = find_checkpoint(
         args.model, args.revision, args.token, say=lambda line: console.print(line, markup=False)
     )
-    parameters: dict[str, dict[str, Any]] = {}
+    chosen = args.method or options.methods
+    parameters = {method: dict(values) for method, values in options.parameters.items() if method in chosen}
     for method, name, value in args.set:
         parameters.setdefault(method, {})[name] = value
     given = {
@@ -234,7 +235,7 @@ def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:
         "dtype": args.dtype,
         "encoder_format": args.encoder_format,
         "calibrate": tuple(args.calibrate) if args.calibrate else None,
-        "parameters": parameters or None,
+        "parameters": parameters,
     }
     return checkpoint, replace(options, **{name: value for name, value in given.items() if value is not None})
 

@@ -93,6 +93,7 @@ def from_recipe(
         "num_frames": recipe.num_frames,
         "frames_per_call": recipe.frames_per_call,
         "positions": recipe.positions,
+        "parameters": recipe.parameters,
         "weight_formats": recipe.weight_formats,
         "saliency": recipe.saliency,
         "frame_features": recipe.frame_features,

@@ -78,6 +78,14 @@ def test_a_path_reads_a_file_of_ones_own(tmp_path: Path) -> None:
     assert device_profile(str(write(tmp_path, PROFILE))).compute_capability == "8.7"
 
 
+def test_a_recipe_sets_parameters_of_its_methods(tmp_path: Path) -> None:
+    text = RECIPE.replace('["uniform"]', '["infomerge", "random"]')
+    recipe = model_recipe(write(tmp_path, text + "[parameters.infomerge]\npenalty = 10.0\n"))
+    assert recipe.parameters == {"infomerge": {"penalty": 10.0}}
+    with pytest.raises(ConfigError, match=r"mine\.toml.*seed=-1 is out of range: give a value from 0 to inf"):
+        model_recipe(write(tmp_path, text + "[parameters.random]\nseed = -1\n"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
@@ -103,6 +111,12 @@ def test_a_path_reads_a_file_of_ones_own(tmp_path: Path) -> None:
         ('licence = "MIT"', 'licence = "MIT"\nmax_positions = 0', "max_positions: 0"),
         ('licence = "MIT"', 'licence = "MIT"\nprompt = ["a"]', "prompt: expected named fields"),
         ('licence = "MIT"', 'licence = "MIT"\nprompt = {example = ["a"]}', "prompt: unknown field 'example'"),
+        (
+            'licence = "MIT"',
+            'licence = "MIT"\nparameters.tome = {}',
+            "parameters: 'tome' is none of the recipe's methods",
+        ),
+        ('licence = "MIT"', 'licence = "MIT"\nparameters.uniform.tau = 1', "uniform has no parameter 'tau'"),
         ('licence = "MIT"', "licence = MIT", "is not TOML"),
     ],
 )

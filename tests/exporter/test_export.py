@@ -1,5 +1,6 @@
 """Export as a whole: the bundle answers as transformers does, and what cannot be exported is said before any work."""
 
+import argparse
 import json
 import os
 import resource
@@ -21,6 +22,7 @@ from edgevtc import Runner
 from edgevtc.bundle import embedded_path
 from edgevtc.catalogue import model_recipe
 from edgevtc.cli import main
+from edgevtc.cli.export import Export, resolve
 from edgevtc.errors import ConfigError, ExportError, VideoError
 from edgevtc.exporter import export, vision_parts
 from edgevtc.exporter.export import export_bundle
@@ -32,6 +34,7 @@ from edgevtc.video import FrameSampler
 pytestmark = pytest.mark.export
 
 CHECKPOINT = embedded_path().parent / "checkpoint"
+ROOT = Path(__file__).parents[2]
 SOURCES = {"saliency": "siglip_last_mean", "frame_features": "mean"}
 
 
@@ -200,6 +203,18 @@ def test_what_cannot_be_exported_is_said_first(tmp_path, options, error, message
     assert not any(tmp_path.iterdir())
 
 
+def test_parameters_of_the_command_line_come_before_those_of_a_recipe(tmp_path):
+    recipe = (ROOT / "export" / "embedded.toml").read_text(encoding="utf-8")
+    file = tmp_path / "tuned.toml"
+    tuned = "[parameters.infomerge]\npenalty = 10.0\nneighbours = 5\n[parameters.holitom]\nthreshold = 0.7\n"
+    file.write_text(recipe + tuned, encoding="utf-8")
+    parser = argparse.ArgumentParser()
+    Export().add_arguments(parser)
+    given = [str(file), "-o", str(tmp_path / "out"), "--method", "infomerge", "--set", "infomerge.penalty=8"]
+    _, options = resolve(parser.parse_args(given))
+    assert options.parameters == {"infomerge": {"penalty": "8", "neighbours": 5}}
+
+
 def test_the_command_exports_and_reports(tiny_folder, traced_once, tmp_path, capsys, monkeypatch):
     arguments = ["export", str(tiny_folder), "-o", str(tmp_path / "out"), "--num-frames", "2", "--frames-per-call", "2"]
     options = ["--retention-ratio", "0.5", "--quantize", "fp32", "--no-fused", "--json"]
@@ -307,7 +322,9 @@ def test_ctrl_c_ends_the_processes_that_trace_without_a_word(tiny_folder, tmp_pa
     assert [line.split()[0] for line in lines[:-1]] == ["reading", "tracing", "tracing"]
     assert lines[-1].startswith("edgevtc: interrupted: finished parts are kept")
     with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+        for _ in range(300):  # what tracks the processes' resources ends a little later
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
 
 
 def test_a_killed_process_that_traces_is_told(tiny_folder, traced_once, tmp_path, monkeypatch):
