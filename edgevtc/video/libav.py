@@ -45,6 +45,8 @@ ORDERED_BY_LIBAV = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
 #: own limit of time ends a read with a packet of what there was, and begins anew with the next.)
 READ_TIMEOUT_S = 15.0
 MAX_BYTES_A_PACKET = 2**27
+#: Decoders whose frame threads wait for one another for ever where a damaged file lacks a frame that others refer to.
+WAITING_FOR_EVER = frozenset({"hevc"})
 #: Damaged packets in a row after which the rest of the file is given up.
 MAX_DAMAGED_IN_A_ROW = 1000
 ATTACHED_PICTURE = 0x0400
@@ -131,7 +133,7 @@ class VideoFile:
         self._decoder = str(context.name)
         context.options = {"max_pixels": str(MAX_PIXELS)}
         if context.width * context.height <= LARGE_PICTURE:
-            context.thread_type = "AUTO"
+            context.thread_type = "SLICE" if self._decoder in WAITING_FOR_EVER else "AUTO"
             context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
         return stream
 

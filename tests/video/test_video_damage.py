@@ -1,5 +1,7 @@
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -301,3 +303,11 @@ def test_a_tag_that_is_no_utf8_is_no_reason_to_refuse_a_file(clips):
     with FrameSampler(path, 2) as sampler:
         assert [number_shown(frame.image) for frame in sampler] == [0, 9]
         assert sampler.warnings == []
+
+
+def test_frame_threads_that_wait_for_a_missing_frame_do_not_hang():
+    """H.265 as the fuzzer damaged it: with frame threads libav never came back from it."""
+    read = "import sys; from edgevtc.video import iter_frames; print(len(list(iter_frames(sys.argv[1], 8))))"
+    path = Path(__file__).parents[1] / "data" / "video" / "frames_missing.mkv"
+    done = subprocess.run([sys.executable, "-c", read, str(path)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("8\n", 0)
