@@ -14,8 +14,8 @@ from edgevtc.cli.command import (
     add_json_argument,
     add_run_arguments,
     print_json,
-    printable,
     status,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -136,21 +136,21 @@ def report_auto(runner: Runner) -> None:
         )
     else:
         return
-    status().print(text, style="yellow", markup=False)
+    warn(text)
 
 
 def report(runner: Runner, answer: Answer, first: bool) -> None:
     """What was kept, where the time went, and what did not apply, on stderr."""
     console = status()
     for warning in answer.warnings if first else ():
-        console.print(f"warning: {printable(warning)}", style="yellow", markup=False)
+        warn(f"warning: {warning}")
     if first and answer.declined:
-        console.print(f"warning: {answer.declined}: --guess asks it all the same", style="yellow", markup=False)
+        warn(f"warning: {answer.declined}: --guess asks it all the same")
     if answer.unknown_words:
         words = ", ".join(answer.unknown_words)
-        console.print(f"warning: this model does not know: {words}", style="yellow", markup=False)
+        warn(f"warning: this model does not know: {words}")
         if examples := runner.bundle.manifest.prompt.examples:
-            console.print("it can be asked, for example: " + "; ".join(examples), style="yellow", markup=False)
+            warn("it can be asked, for example: " + "; ".join(examples))
     share = 100 * answer.tokens_kept / answer.tokens_total
     account = f"kept {answer.tokens_kept} of {answer.tokens_total} visual tokens ({share:.1f} %)"
     if answer.margin is not None:

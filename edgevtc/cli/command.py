@@ -26,9 +26,9 @@ __all__ = [
     "add_json_argument",
     "add_run_arguments",
     "print_json",
-    "printable",
     "run_command",
     "status",
+    "warn",
 ]
 
 INTERRUPTED = 130
@@ -81,6 +81,11 @@ def run_command(command: Command, args: argparse.Namespace, program: str = "edge
         # The reader of our output went away, as `| head` does; that is no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def warn(text: str) -> None:
+    """Print a line for the user to notice on stderr."""
+    status().print(printable(text), style="yellow", markup=False)
 
 
 def printable(text: str) -> str:

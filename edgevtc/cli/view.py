@@ -10,8 +10,8 @@ from edgevtc.cli.command import (
     add_json_argument,
     add_run_arguments,
     print_json,
-    printable,
     status,
+    warn,
 )
 
 __all__ = ["View"]
@@ -63,7 +63,7 @@ class View(Command):
             )
             path = write_view(scene, args.output, args.overwrite)
         for warning in scene.warnings:
-            console.print(f"warning: {printable(warning)}", style="yellow", markup=False)
+            warn(f"warning: {warning}")
         if args.json:
             drawn = [
                 {
