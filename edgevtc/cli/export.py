@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgevtc.cli.command import Command, add_json_argument, print_json, status
@@ -78,7 +79,9 @@ class Export(Command):
         vision.add_argument("--frames-per-call", type=int, metavar="C", help="frames of one encoder call")
         vision.add_argument("--saliency", metavar="SOURCE", help="siglip_head or siglip_last_mean")
         vision.add_argument("--frame-features", metavar="SOURCE", help="siglip_head or mean")
-        vision.add_argument("--siglip-head", type=Path, metavar="PATH", help="SigLIP checkpoint with the pooling head")
+        vision.add_argument(
+            "--siglip-head", metavar="CHECKPOINT", help="SigLIP with the pooling head: a file, a folder or owner/name"
+        )
         vision.add_argument(
             "--dtype", metavar="TYPE", help="float32 or float16, of the vision graphs' big products (default: float32)"
         )
@@ -116,14 +119,19 @@ class Export(Command):
 
         require("torch", "exporting a checkpoint")
         from edgevtc.exporter.export import export_bundle
+        from edgevtc.exporter.plan import require_room
         from edgevtc.exporter.prepare import plan_bundle, require_places
 
-        # Before a repository is fetched.
-        require_places(Path(args.output), overwrite=args.overwrite, cache_dir=args.cache_dir, jobs=args.jobs)
-        checkpoint, options = resolve(args)
-        if args.dry_run:
-            report_plan(plan_bundle(checkpoint, options), as_json=args.json)
-            return 0
+        output = Path(args.output)
+        require_places(output, overwrite=args.overwrite, cache_dir=args.cache_dir, jobs=args.jobs)
+        with TemporaryDirectory(prefix="edgevtc-") as folder:
+            checkpoint, options = resolve(args, outlines=Path(folder))
+            if args.dry_run:
+                report_plan(plan_bundle(checkpoint, options), as_json=args.json)
+                return 0
+            if any(Path(folder).iterdir()):  # gigabytes are fetched only for an export that can be made
+                require_room(plan_bundle(checkpoint, options), output, options)
+                checkpoint, options = resolve(args)
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         console = status()
@@ -141,7 +149,7 @@ class Export(Command):
             try:
                 bundle = export_bundle(
                     checkpoint,
-                    Path(args.output),
+                    output,
                     options,
                     overwrite=args.overwrite,
                     restart=args.restart,
@@ -207,13 +215,18 @@ def report_plan(plan: ExportPlan, *, as_json: bool) -> None:
     print("Nothing was written. Memory is beside the 1 GB that torch and the other libraries take.")
 
 
-def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:
+def resolve(args: argparse.Namespace, outlines: Path | None = None) -> tuple[Path, ExportOptions]:
     """The checkpoint's folder and the options: the recipe's, with those of the command line before them."""
     from edgevtc.exporter.source import find_checkpoint
 
     console = status()
     checkpoint, options = find_checkpoint(
-        args.model, args.revision, args.token, say=lambda line: console.print(line, markup=False)
+        args.model,
+        args.revision,
+        args.token,
+        siglip_head=args.siglip_head,
+        say=lambda line: console.print(line, markup=False),
+        outlines=outlines,
     )
     chosen = args.method or options.methods
     parameters = {method: dict(values) for method, values in options.parameters.items() if method in chosen}
@@ -227,7 +240,6 @@ def resolve(args: argparse.Namespace) -> tuple[Path, ExportOptions]:
         "frames_per_call": args.frames_per_call,
         "saliency": args.saliency,
         "frame_features": args.frame_features,
-        "siglip_head": args.siglip_head,
         "weight_formats": args.weight_format,
         "max_positions": args.max_positions,
         "clip": args.clip,

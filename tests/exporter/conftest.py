@@ -17,6 +17,12 @@ def tiny_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def headless_folder(tmp_path_factory):
+    """One without a pooling head, as published checkpoints are."""
+    return write_texts(write_checkpoint(tmp_path_factory.mktemp("headless") / "checkpoint", build_model(head=False)))
+
+
+@pytest.fixture(scope="session")
 def traces() -> dict[tuple, bytes]:
     """Graphs of the tiny checkpoint that were traced already."""
     return {}

@@ -22,12 +22,6 @@ pytestmark = pytest.mark.export
 
 
 @pytest.fixture(scope="module")
-def headless_folder(tmp_path_factory):
-    """A checkpoint without a pooling head, as published ones are."""
-    return write_texts(write_checkpoint(tmp_path_factory.mktemp("headless") / "checkpoint", build_model(head=False)))
-
-
-@pytest.fixture(scope="module")
 def wider_folder(tmp_path_factory):
     """One with a wider vision tower, head included."""
     return write_checkpoint(tmp_path_factory.mktemp("wider") / "checkpoint", build_model(vision_hidden=64))

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils import SafetensorsFileMetadata, TensorInfo, filter_repo_objects
 
 from edgevtc.catalogue.recipe import VALUES
 from edgevtc.cli import main
 from edgevtc.errors import ConfigError, ExportError
-from edgevtc.exporter import source
+from edgevtc.exporter import hub as hub_module
+from edgevtc.exporter import plan
 from edgevtc.exporter.decoder import WEIGHT_FORMATS
 from edgevtc.exporter.options import ExportOptions
 from edgevtc.exporter.precision import DTYPES
@@ -35,27 +36,63 @@ class FakeHub:
     """Stands for `snapshot_download`: a cache of snapshots, and a record of what was asked for."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.calls, self.size, self.failure = root, [], 1000, None
-        self.files = {"config.json": CONFIG, "model.safetensors": "", "README.md": CARD}
+        self.root, self.calls, self.size, self.failure = root, [], None, None
+        self.files: dict[str, str | bytes] = {"config.json": CONFIG, "model.safetensors": "", "README.md": CARD}
+
+    @property
+    def fetched(self) -> list[str]:
+        return sorted(path.name for path in self.root.rglob("*.*") if path.is_file())
+
+    @property
+    def weights(self) -> list[str]:
+        return [name for name in self.fetched if name.endswith(".safetensors")]
+
+    def holds(self, folder: Path) -> None:
+        """Take over a checkpoint's files."""
+        self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def __call__(self, repository, *, revision, token, allow_patterns, ignore_patterns, dry_run=False):
         if self.failure is not None:
             raise self.failure
         self.calls.append({"repository": repository, "revision": revision, "token": token, "dry_run": dry_run})
-        if dry_run:
-            return [SimpleNamespace(file_size=self.size, will_download=True)]
         folder = self.root / f"models--{repository.replace('/', '--')}" / "snapshots" / COMMIT
+        files = filter_repo_objects(self.files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        if dry_run:
+            return [
+                SimpleNamespace(
+                    filename=name,
+                    file_size=self.size or len(self.files[name]),
+                    will_download=not (folder / name).exists(),
+                    local_path=str(folder / name),
+                    commit_hash=COMMIT,
+                )
+                for name in files
+            ]
         folder.mkdir(parents=True, exist_ok=True)
-        for name in filter_repo_objects(self.files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+        for name in files:
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(self.files[name])
+            content = self.files[name]
+            (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         return str(folder)
+
+    def header(self, repository, filename, *, revision, token) -> SafetensorsFileMetadata:
+        """What `parse_safetensors_file_metadata` makes of the first bytes."""
+        assert revision == COMMIT
+        content = self.files[filename]
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header.pop("__metadata__", {})
+        tensors = {
+            name: TensorInfo(**{**value, "data_offsets": tuple(value["data_offsets"])})
+            for name, value in header.items()
+        }
+        return SafetensorsFileMetadata(metadata=metadata, tensors=tensors)
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> FakeHub:
-    fake = FakeHub(tmp_path)
+    fake = FakeHub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+    monkeypatch.setattr(huggingface_hub, "parse_safetensors_file_metadata", fake.header)
     return fake
 
 
@@ -145,10 +182,92 @@ def test_pickled_weights_are_neither_fetched_nor_read(hub, tmp_path):
 
 def test_a_download_that_does_not_fit_is_not_begun(hub, monkeypatch):
     hub.size = 10**18
-    monkeypatch.setattr(source.shutil, "disk_usage", lambda folder: SimpleNamespace(free=5 * 10**9))
-    with pytest.raises(ExportError, match=r"takes 1\.0 EB to download, .* 5\.0 GB free"):
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=5 * 10**9))
+    with pytest.raises(ExportError, match=r"takes 3\.0 EB to download, .* 5\.0 GB free"):
         find_checkpoint("someone/model")
     assert [call["dry_run"] for call in hub.calls] == [True]
+
+
+def planned(capsys, *words: str) -> dict:
+    assert main(["export", *words, "--dry-run", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_an_export_is_planned_from_headers_and_no_weight_is_fetched(
+    hub, headless_folder, tiny_folder, tmp_path, capsys
+):
+    options = ["--method", "infomerge", "-o", str(tmp_path / "out")]
+    hub.holds(headless_folder)
+    asked = ["--siglip-head", str(tiny_folder)]
+    expected = planned(capsys, str(headless_folder), *options, *asked)
+    assert planned(capsys, "someone/model", *options, *asked) == expected
+    assert "config.json" in hub.fetched and not hub.weights
+    # What the cache has is read from there.
+    folder, _ = find_checkpoint("someone/model")
+    assert planned(capsys, "someone/model", *options, *asked) == expected
+    assert find_checkpoint("someone/model", outlines=tmp_path / "none")[0] == folder
+
+
+@pytest.mark.parametrize("what", ["memory", "disk", "option"])
+def test_gigabytes_are_not_fetched_for_an_export_that_cannot_be_made(
+    hub, tiny_folder, tmp_path, monkeypatch, capsys, what
+):
+    hub.holds(tiny_folder)
+    if what == "memory":
+        monkeypatch.setattr(plan, "available_memory", lambda: 1)
+    elif what == "disk":
+        free = sum(map(len, hub.files.values()))
+        monkeypatch.setattr(plan.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    words = ["--positions", "backwards"] if what == "option" else []
+    assert main(["export", "someone/model", "-o", str(tmp_path / "out"), *words]) == 1
+    message = {"memory": "of memory", "disk": "free: make room", "option": "backwards"}[what]
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not hub.weights
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_fits_is_fetched_after_it_was_planned(hub, tiny_folder, tmp_path):
+    hub.holds(tiny_folder)
+    outlines = tmp_path / "outlines"
+    outlined, options = find_checkpoint("someone/model", outlines=outlines)
+    folder, fetched = find_checkpoint("someone/model")
+    assert options == fetched and outlined.is_relative_to(outlines) and not folder.is_relative_to(outlines)
+    assert sorted(path.name for path in outlined.iterdir()) == sorted(path.name for path in folder.iterdir())
+    assert len(hub.weights) == 3
+    for name in hub.weights:
+        planned, whole = ((path / name).stat() for path in (outlined, folder))
+        assert planned.st_size == pytest.approx(whole.st_size, rel=0.05)
+        assert 512 * planned.st_blocks < whole.st_size / 2  # a header, and a hole for the rest
+
+
+def test_a_pooling_head_comes_from_a_file_a_folder_or_a_repository(hub, tiny_folder, tmp_path):
+    hub.holds(tiny_folder)
+    for head in (tiny_folder, next(tiny_folder.glob("*.safetensors"))):
+        assert find_checkpoint(str(tiny_folder), siglip_head=str(head))[1].siglip_head == head
+    assert not hub.calls
+    _, options = find_checkpoint(str(tiny_folder), token="secret", siglip_head="someone/siglip")
+    assert options.siglip_head is not None and (options.siglip_head / "model.safetensors.index.json").is_file()
+    assert {(call["repository"], call["token"]) for call in hub.calls} == {("someone/siglip", "secret")}
+    # Model and head of one repository, in outline.
+    both, options = find_checkpoint("someone/model", siglip_head="someone/model", outlines=tmp_path / "outlines")
+    assert options.siglip_head == both
+    with pytest.raises(ConfigError, match="no there/is/none to take a pooling head from: give a file, folder or repos"):
+        find_checkpoint("embedded", siglip_head="there/is/none")
+
+
+def test_a_recipes_pooling_head_gives_way_to_the_one_asked_for(hub, tiny_folder, tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        'name = "mine"\nfamily = "llava_onevision"\nsource = "embedded"\nrevision = "checkpoint"\nlicence = "MIT"\n'
+        'num_frames = 16\nframes_per_call = 1\nmethods = ["uniform"]\nretention_ratios = [0.15]\n'
+        'weight_formats = ["w8a8"]\nsiglip_head = "someone/siglip"\n'
+    )
+    hub.holds(tiny_folder)
+    _, options = find_checkpoint(str(recipe), siglip_head=str(tiny_folder))
+    assert options.siglip_head == tiny_folder and not hub.calls
+    _, options = find_checkpoint(str(recipe))
+    assert options.siglip_head is not None and hub.calls[-1]["repository"] == "someone/siglip"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +332,7 @@ def test_bars_are_for_terminals_and_never_of_the_planning_call(hub, monkeypatch,
         return hub(*arguments, **options)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    monkeypatch.setattr(source.sys, "stderr", SimpleNamespace(isatty=lambda: terminal))
+    monkeypatch.setattr(hub_module.sys, "stderr", SimpleNamespace(isatty=lambda: terminal))
     find_checkpoint("someone/model")
     assert disabled == shown and not huggingface_hub.utils.are_progress_bars_disabled()
 

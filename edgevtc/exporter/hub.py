@@ -1,0 +1,167 @@
+"""Repositories of the Hugging Face Hub as local folders: whole, or in outline until an export is known to fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from edgevtc.errors import ExportError
+from edgevtc.exporter.progress import silent
+from edgevtc.extras import require
+
+__all__ = ["commit_of", "fetch"]
+
+#: What is fetched of a repository: no pickles, no other frameworks' weights.
+WEIGHTS = "*.safetensors"
+HUB_FILES = ("*.json", "*.jinja", "*.txt", WEIGHTS, "README.md")
+
+#: What is not: other weights and configurations, as adapters and other precisions are.
+HUB_FOLDERS = ("*/*",)
+
+
+def fetch(
+    repository: str,
+    revision: str | None = None,
+    token: str | None = None,
+    say: Callable[[str], None] = silent,
+    outlines: Path | None = None,
+) -> Path:
+    """A repository of the Hub as a local folder; what the local cache holds is not fetched again.
+
+    Args:
+        repository: Its owner/name.
+        revision: Branch, tag or commit.
+        token: For repositories that ask for one; that of the environment (HF_TOKEN) or of the Hub's login where None.
+        say: Called with what the user should know, as where the cache served because the Hub did not.
+        outlines: Where weights would have to be downloaded, none are: a folder below this one then has their headers,
+            which is all that planning an export reads. Where nothing would, it is left empty.
+
+    Raises:
+        ExportError: It cannot be fetched, does not fit on the disk, or holds no safetensors.
+    """
+    hub = require("huggingface_hub", "fetching a checkpoint")
+    options = {"revision": revision, "token": token, "ignore_patterns": list(HUB_FOLDERS)}
+    whole, small = list(HUB_FILES), [pattern for pattern in HUB_FILES if pattern != WEIGHTS]
+    unheard = ""  # why the Hub did not answer
+    where = f"{repository} at revision {revision}" if revision else repository
+    try:
+        try:
+            with bars(hub, shown=False):
+                files = hub.snapshot_download(repository, dry_run=True, allow_patterns=whole, **options)
+        except hub.errors.DryRunError as error:  # no answer: the cache may hold it all the same
+            files, unheard = [], silence(error)
+        require_space(repository, sum(file.file_size or 0 for file in files if file.will_download))
+        weights = [file for file in files if Path(file.filename).match(WEIGHTS)]
+        if outlines is not None and any(file.will_download for file in weights):
+            with bars(hub, shown=False):
+                folder = Path(hub.snapshot_download(repository, allow_patterns=small, **options))
+            return outline(hub, repository, token, folder, weights, outlines)
+        with bars(hub, shown=sys.stderr.isatty()):
+            folder = Path(hub.snapshot_download(repository, allow_patterns=whole, **options))
+    except ExportError:
+        raise
+    except hub.errors.GatedRepoError:
+        reason = "its owner grants access: ask for it on its page, then give --token or set HF_TOKEN"
+    except hub.errors.RepositoryNotFoundError:
+        reason = "there is none of this name, or it is private: check the name, or give --token"
+    except hub.errors.RevisionNotFoundError:
+        reason = "it has no such revision: give a branch, tag or commit of it"
+    except hub.errors.LocalEntryNotFoundError as error:
+        reason = f"{silence(error)} and the local cache does not hold it: give its folder instead"
+    except Exception as error:  # any other of the hub's, httpx's and the file system's
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = f"{first}; download it elsewhere and give its folder instead"
+    else:
+        if not any(folder.glob(WEIGHTS)):
+            raise ExportError(
+                f"{where} holds no safetensors, and pickled weights are not fetched, since unpickling runs code: "
+                "choose a revision with safetensors, or convert it with save_pretrained"
+            )
+        if unheard:
+            say(f"{unheard}: taking {where} as the local cache holds it, {commit_of(folder)}")
+        return folder
+    raise ExportError(f"{where} cannot be fetched: {reason}")
+
+
+def outline(
+    hub: ModuleType, repository: str, token: str | None, snapshot: Path, weights: Sequence[Any], outlines: Path
+) -> Path:
+    """A folder like the whole snapshot's, but for the weights: files of their names and sizes, with headers alone.
+
+    Args:
+        hub: huggingface_hub.
+        repository: Its owner/name.
+        token: As for :func:`fetch`.
+        snapshot: The repository's other files.
+        weights: What the Hub said of the safetensors.
+        outlines: Where the folder is made.
+    """
+    folder = outlines / repository.replace("/", "--") / commit_of(snapshot)
+    if folder.is_dir():  # as one that is model and pooling head at once
+        return folder
+    folder.mkdir(parents=True)
+    for path in snapshot.iterdir():
+        if path.is_file() and not path.match(WEIGHTS):
+            (folder / path.name).symlink_to(path.absolute())
+    for file in weights:
+        name = Path(file.filename).name
+        if not file.will_download:
+            (folder / name).symlink_to(Path(file.local_path).absolute())
+            continue
+        with bars(hub, shown=False):
+            found = hub.parse_safetensors_file_metadata(repository, name, revision=file.commit_hash, token=token)
+        tensors = {
+            key: {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": tensor.data_offsets}
+            for key, tensor in found.tensors.items()
+        }
+        header = json.dumps(tensors).encode()
+        end = max((tensor.data_offsets[1] for tensor in found.tensors.values()), default=0)
+        (folder / name).write_bytes(len(header).to_bytes(8, "little") + header)
+        os.truncate(folder / name, 8 + len(header) + end)  # takes no room: what is not written is a hole
+    return folder
+
+
+@contextmanager
+def bars(hub: ModuleType, *, shown: bool) -> Iterator[None]:
+    """The Hub's progress bars, or none of them: in a file each step of one would stay. Its own settings come first."""
+    if shown or hub.utils.are_progress_bars_disabled() or hub.constants.HF_HUB_DISABLE_PROGRESS_BARS is False:
+        yield
+        return
+    hub.utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        hub.utils.enable_progress_bars()
+
+
+def silence(error: Exception) -> str:
+    """Why the Hub did not say what a repository holds, by the error that came of it."""
+    response = getattr(error.__cause__, "response", None)
+    return "the Hub cannot be reached" if response is None else f"the Hub answers {response.status_code}"
+
+
+def require_space(repository: str, needed: int) -> None:
+    """Raise unless what has to be downloaded fits on the cache's disk."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from rich.filesize import decimal
+
+    folder = Path(HF_HUB_CACHE)
+    while not folder.exists():
+        folder = folder.parent
+    if needed > (free := shutil.disk_usage(folder).free):
+        raise ExportError(
+            f"{repository} takes {decimal(needed)} to download, {folder} has {decimal(free)} free: "
+            "make room, or set HF_HOME to a larger disk"
+        )
+
+
+def commit_of(folder: Path) -> str:
+    """The commit a fetched folder is a snapshot of."""
+    return folder.name
