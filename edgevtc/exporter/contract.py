@@ -244,6 +244,9 @@ def _uint8(node: ir.Node) -> Iterator[str]:
 
 
 def _float64(node: ir.Node) -> Iterator[str]:
+    # Where it begins is where it is mended; what follows would bury that.
+    if any(value is not None and value.dtype == ir.DataType.DOUBLE for value in node.inputs):
+        return
     attributes = node.attributes.values()
     if (
         any(value.dtype == ir.DataType.DOUBLE for value in node.outputs)

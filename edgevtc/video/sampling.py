@@ -83,14 +83,14 @@ def sample_indices(
     start = 0.0 if start_s is None else float(start_s)
     end = info.duration_s if end_s is None else min(float(end_s), info.duration_s)
     if not (start >= 0 and np.isfinite(start)):
-        raise ConfigError(f"start_s is {start_s}: it must be 0 or more")
+        raise ConfigError(f"the start is {start_s} s: it must be 0 or more")
     if end_s is not None and not end_s > start:
-        raise ConfigError(f"end_s is {end_s}: it must be above start_s, {start:g}")
+        raise ConfigError(f"the end is {end_s} s: it must be above the start, {start:g} s")
     # A thousandth of a frame of slack, so that 0.3 s at 10 frames a second is frame 3.
     first = int(np.ceil(start * info.fps - 1e-3))
     stop = info.num_frames if end_s is None else min(info.num_frames, int(np.ceil(end * info.fps - 1e-3)))
     if start >= info.duration_s:
-        raise VideoError(f"start_s is {start:g}, which is past the clip's end: it lasts {info.duration_s:.3f} s")
+        raise VideoError(f"the start is {start:g} s, past the clip's end: it lasts {info.duration_s:.3f} s")
     # An interval in which no frame begins still shows one: that on show at its end.
     first = max(0, min(first, stop - 1))
     stop = max(stop, first + 1)

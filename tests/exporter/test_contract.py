@@ -91,6 +91,11 @@ def test_a_graph_that_keeps_the_contract_has_no_breach() -> None:
         ("uint8", "[bad] z = Cast<to = 2>(saliency)", "uint8[2,4] z"),
         ("float64", "[bad] z = Cast<to = 11>(saliency)", "double[2,4] z"),
         ("float64", "[bad] z = Constant<value = double[1] {1.0}>()", "double[1] z"),
+        (
+            "float64",
+            "[bad] z = Cast<to = 11>(saliency)  y = Relu(z)  x = Neg(y)",
+            "double[2,4] z, double[2,4] y, double[2,4] x",
+        ),
         ("standard-ops", "[bad] z = other.FusedGelu(saliency)", "float[2,4] z"),
     ],
 )

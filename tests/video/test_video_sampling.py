@@ -57,8 +57,8 @@ def test_timestamps_are_where_frames_begin():
         ({"num_frames": 0}, ConfigError, "num_frames is 0"),
         ({"num_frames": 8, "fps": 0.0}, ConfigError, "fps is 0.0"),
         ({"num_frames": 8, "fps": float("nan")}, ConfigError, "fps is nan"),
-        ({"num_frames": 8, "start_s": -1.0}, ConfigError, "start_s is -1.0"),
-        ({"num_frames": 8, "start_s": 3.0, "end_s": 3.0}, ConfigError, "end_s is 3.0"),
+        ({"num_frames": 8, "start_s": -1.0}, ConfigError, "the start is -1.0 s"),
+        ({"num_frames": 8, "start_s": 3.0, "end_s": 3.0}, ConfigError, "the end is 3.0 s: it must be above"),
         ({"num_frames": 8, "start_s": 10.0}, VideoError, "past the clip's end: it lasts 10.000 s"),
     ],
 )
