@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Runner", "VideoSession", "__version__"]
 __version__ = "0.1.0"
+
+# ONNX Runtime's wheels report home unless told not to, and read this when they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _RUNNER_NAMES = {"Answer", "Runner", "VideoSession"}
 

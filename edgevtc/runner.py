@@ -236,7 +236,7 @@ class VideoSession:
         if max_tokens is not None and max_tokens < 1:
             raise ConfigError(f"{max_tokens} tokens is not a valid length of an answer: give 1 or more")
         sampling = sampling or SamplingConfig()
-        if len(self.methods) > 1 and sampling.temperature > 0:
+        if self.runner.margin is not None and sampling.temperature > 0:
             raise ConfigError(
                 f"a budget of auto needs greedy answers, whose margin it goes by, and temperature is "
                 f"{sampling.temperature:g}: leave it at 0, or give a budget"

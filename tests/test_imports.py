@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -200,3 +201,21 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout.splitlines()[-1]))
     assert not loaded & {"numpy", "av", "rich", "jinja2", "tokenizers", "onnxruntime", "PIL", *TORCH_LIBRARIES}
+
+
+def test_the_runtime_does_not_report_home(tmp_path) -> None:
+    """Its wheels keep a number of this machine and a queue of events in the user's cache, unless told not to."""
+    program = (
+        "import edgevtc\n"
+        "from edgevtc.backends import create_backend\n"
+        "from edgevtc.bundle import Bundle\n"
+        "from edgevtc.vision import VisionPipeline\n"
+        "vision = VisionPipeline(create_backend('cpu', 1), Bundle())\n"
+        "vision.session(vision.bundle.manifest.vision.encoder)\n"
+    )
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | home
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert [path.name for path in tmp_path.rglob("*") if "icrosoft" in str(path) or "onnxruntime" in path.name] == []
+    kept = "import os, edgevtc; assert os.environ['ORT_DISABLE_TELEMETRY'] == '0'"
+    subprocess.run([sys.executable, "-c", kept], env={**environment, "ORT_DISABLE_TELEMETRY": "0"}, check=True)

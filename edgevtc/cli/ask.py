@@ -80,8 +80,8 @@ class Ask(Command):
             )
         with console.status(f"watching {args.video}") if not quiet else console:
             video = runner.open(args.video, fps=args.fps, start_s=args.start, end_s=args.end)
-        if args.margin is None and not args.quiet:
-            report_auto(runner)
+        if not args.quiet:
+            report_auto(runner, calibrated=args.margin is not None)
         for index, question in enumerate(questions(args.questions)):
             stream = video.stream(
                 question,
@@ -116,20 +116,18 @@ def questions(given: list[str]) -> Iterator[str]:
             yield line
 
 
-def report_auto(runner: Runner) -> None:
-    """On stderr: that auto has one budget to answer at, or that its threshold is not calibrated for the method."""
+def report_auto(runner: Runner, calibrated: bool) -> None:
+    """On stderr: that auto has one budget to answer at, or, unless a threshold was given, that none was calibrated."""
     from edgevtc.adaptive import rungs
 
     if runner.margin is None:
         return
     manifest, method = runner.bundle.manifest, runner.method.name
     if len(budgets := rungs(manifest, method)) == 1:
-        calibrated = method in manifest.auto
-        why = (
-            "no smaller budget was worth trying when it was calibrated" if calibrated else "this bundle holds no other"
-        )
+        tried = method in manifest.auto
+        why = "no smaller budget was worth trying when it was calibrated" if tried else "this bundle holds no other"
         text = f"note: auto answers at {budgets[0].budget} tokens of {method}, whatever the margin: {why}"
-    elif method not in manifest.auto:
+    elif not calibrated and method not in manifest.auto:
         text = (
             f"warning: this bundle has no calibration of auto for {method}: it tries all budgets of a token a frame or "
             f"more, up to a margin of {runner.margin:g} (--margin)"
@@ -141,6 +139,8 @@ def report_auto(runner: Runner) -> None:
 
 def report(runner: Runner, answer: Answer, first: bool) -> None:
     """What was kept, where the time went, and what did not apply, on stderr."""
+    from edgevtc.adaptive import rungs
+
     console = status()
     for warning in answer.warnings if first else ():
         warn(f"warning: {warning}")
@@ -155,7 +155,9 @@ def report(runner: Runner, answer: Answer, first: bool) -> None:
     account = f"kept {answer.tokens_kept} of {answer.tokens_total} visual tokens ({share:.1f} %)"
     if answer.margin is not None:
         tried = ", ".join(map(str, answer.budgets_tried))
-        account += f", tried {tried}: margin {answer.answer_margin:.2f}, {answer.margin:g} asked for"
+        account += f", tried {tried}: margin {answer.answer_margin:.2f}"
+        if len(rungs(runner.bundle.manifest, answer.method)) > 1:  # a lone budget answers whatever the margin
+            account += f", {answer.margin:g} asked for"
     parts = [f"prefill {answer.prefill_s:.3f}", f"generate {answer.generate_s:.3f}"]
     if first or len(answer.budgets_tried) > 1:
         parts = [f"compress {answer.compress_s:.3f}", *parts]

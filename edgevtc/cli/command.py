@@ -103,22 +103,22 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON on stdout instead of text")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, methods: bool = False, adaptive: bool = False) -> None:
+def add_run_arguments(parser: argparse.ArgumentParser, methods: str = "", adaptive: bool = False) -> None:
     """What decides how a bundle compresses: bundle, method, budget, device.
 
     Args:
         parser: To add them to.
-        methods: Whether ``--method`` may be given several times, as a list.
+        methods: What stands for a ``--method`` that is not given, where it may be given several times, as a list.
         adaptive: Whether the budget may be left to each question's answer, or to a time to first token.
     """
     group = parser.add_argument_group("running")
     add_bundle_argument(group)  # type: ignore[arg-type]  # a group takes arguments like a parser
-    repeated = "; may be repeated" if methods else ""
+    repeated, first = ("; may be repeated", methods) if methods else ("", "the bundle's first")
     group.add_argument(
         "--method",
         action="append" if methods else "store",
         metavar="NAME",
-        help=f"compression method{repeated} (default: the bundle's first)",
+        help=f"compression method{repeated} (default: {first})",
     )
     size = group.add_mutually_exclusive_group()
     size.add_argument(

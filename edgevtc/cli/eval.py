@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgevtc.cli.command import Command, add_bundle_argument, add_json_argument, print_json, status
 
@@ -17,8 +17,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Eval"]
 
-#: Folder of a run that names none.
-DEFAULT_OUT = "edgevtc-eval"
+#: Option that measuring has → its value where it is not given. None of them goes with --report.
+MEASURING: dict[str, Any] = {
+    "bundle": None,
+    "method": None,
+    "retention_ratio": None,
+    "videos": 100,
+    "questions": 10,
+    "split": "dev",
+    "seed": 0,
+    "device": "cpu",
+    "jobs": 1,
+    "out": "edgevtc-eval",
+    "clips": None,
+}
+
+#: Scenes the blind control learns.
+BLIND_SCENES = 8000
 
 
 class Eval(Command):
@@ -40,25 +55,24 @@ class Eval(Command):
         parser.add_argument(
             "--retention-ratio", action="append", metavar="R,…", help="shares of the visual tokens (default: all held)"
         )
-        parser.add_argument("--videos", type=int, default=100, metavar="N", help="clips (default: 100)")
-        parser.add_argument(
-            "--questions", type=int, default=10, metavar="K", help="most questions a clip (default: 10)"
-        )
-        parser.add_argument("--split", default="dev", help="dev, to choose by, or test, for a result (default: dev)")
-        parser.add_argument("--seed", type=int, default=0, help="seed of the world (default: 0)")
-        parser.add_argument("--device", default="cpu", metavar="NAME", help="where graphs run (default: cpu)")
-        parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes of one thread (default: 1)")
-        parser.add_argument(
-            "--out", default=DEFAULT_OUT, metavar="FOLDER", help=f"records, clips and report (default: {DEFAULT_OUT})"
-        )
+        for name, kind, metavar, text in (
+            ("videos", int, "N", "clips"),
+            ("questions", int, "K", "most questions a clip"),
+            ("split", str, "SPLIT", "dev, to choose by, or test, for a result"),
+            ("seed", int, "SEED", "seed of the world"),
+            ("device", str, "NAME", "where graphs run"),
+            ("jobs", int, "N", "processes of one thread"),
+            ("out", str, "FOLDER", "records, clips and report"),
+        ):
+            parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=f"{text} (default: {MEASURING[name]})")
         parser.add_argument("--clips", metavar="FOLDER", help="clips, shared by several runs (default: in --out)")
         parser.add_argument("--report", metavar="FOLDER", help="measure nothing, write a run's report again")
         parser.add_argument(
             "--blind-scenes",
             type=int,
-            default=8000,
+            default=BLIND_SCENES,
             metavar="N",
-            help="scenes the blind control learns (default: 8000)",
+            help=f"scenes the blind control learns (default: {BLIND_SCENES})",
         )
         form = parser.add_mutually_exclusive_group()
         add_json_argument(form)  # type: ignore[arg-type]  # a group takes arguments like a parser
@@ -74,8 +88,14 @@ class Eval(Command):
 
         if args.blind_scenes < 1:
             raise ConfigError(f"{args.blind_scenes} scenes is not valid: give 1 or more")
+        given = [name for name in MEASURING if getattr(args, name) is not None]
+        if args.report is not None and given:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ConfigError(f"--report measures nothing and takes the run as it is: leave out {options}")
         console = status()
         if args.report is None:
+            for name in MEASURING.keys() - given:
+                setattr(args, name, MEASURING[name])
             evaluation = Evaluation(
                 args.bundle,
                 listed(args.method),
@@ -90,10 +110,10 @@ class Eval(Command):
             journal, videos = measure(evaluation, args.out, args.jobs), args.videos
         else:
             with Journal(args.report) as journal:
-                videos = None
+                videos = None  # all
         with console.status("reporting") if console.is_terminal else console:
             report = make_report(journal, videos, args.blind_scenes)
-            files = write_report(report, Path(journal.folder), command_line(args, report))
+            files = write_report(report, Path(journal.folder), command_line(report, args.blind_scenes))
         if args.json:
             print_json(json_value(report))
         elif args.csv:
@@ -144,17 +164,24 @@ def measure(evaluation: Evaluation, folder: str, jobs: int) -> Journal:
         return evaluate(evaluation, folder, jobs, lambda done, total: bar.update(task, completed=done, total=total))
 
 
-def command_line(args: argparse.Namespace, report: Report) -> str:
-    """The command that makes these numbers."""
+def command_line(report: Report, blind_scenes: int) -> str:
+    """The command that makes these numbers, whatever command printed them."""
     from edgevtc.eval.pages import grid
 
     found = report.arguments
     shares, rows = grid(report)
-    words = ["edgevtc", "eval", *(["--bundle", args.bundle] if args.bundle else []), "--method", ",".join(rows)]
+    words = ["edgevtc", "eval", *(["--bundle", found.bundle] if found.bundle else []), "--method", ",".join(rows)]
     if all(len(row) == len(shares) for row in rows.values()):
         words += ["--retention-ratio", ",".join(f"{ratio:g}" for ratio in shares)]
     words += ["--split", found.split, "--seed", str(found.seed), "--videos", str(report.videos)]
-    return shlex.join([*words, "--questions", str(found.questions)])
+    words += ["--questions", str(found.questions)]
+    for name, value, default in (
+        ("--device", found.device, MEASURING["device"]),
+        ("--jobs", found.jobs, MEASURING["jobs"]),
+        ("--blind-scenes", blind_scenes, BLIND_SCENES),
+    ):
+        words += [name, str(value)] if value != default else []
+    return shlex.join(words)
 
 
 def show(report: Report) -> None:

@@ -33,7 +33,7 @@ class View(Command):
         parser.add_argument("-o", "--output", required=True, metavar="FILE", help="picture to write: .html or .png")
         parser.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
         parser.add_argument("--question", metavar="TEXT", help="ask this and show each method's answer")
-        add_run_arguments(parser, methods=True)
+        add_run_arguments(parser, methods="the bundle's first that drops tokens")
         add_frame_arguments(parser)
         add_json_argument(parser)
 
@@ -42,9 +42,11 @@ class View(Command):
         from edgevtc.errors import ConfigError
         from edgevtc.view import check_output, view_video, write_view
 
-        methods = args.method or [None]
+        methods = args.method or []
         if len(methods) > 2:
             raise ConfigError(f"{len(methods)} methods do not fit side by side: give --method once or twice")
+        if len(set(methods)) < len(methods):
+            raise ConfigError(f"{methods[0]} beside itself shows nothing: give two methods, or one")
         check_output(args.output, args.overwrite)
         console = status()
         with console.status(f"watching {args.video}") if console.is_terminal else console:

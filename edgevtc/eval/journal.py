@@ -52,7 +52,9 @@ class RunArguments:
         questions: Most questions a clip.
         world: :meth:`edgevtc.eval.clips.Clips.digest`.
         cells: What was measured; the first keeps every token.
-        auto: Method → how `--budget auto` goes about it. It decides no answer of the run, and may differ.
+        auto: Method → how `--budget auto` goes about it. This and what follows decides no answer, and may differ.
+        bundle: The bundle's folder, as it was given; None for the one inside the package.
+        jobs: Processes that measured last, which times depend on.
     """
 
     bundle_sha256: str
@@ -65,7 +67,12 @@ class RunArguments:
     world: str
     cells: tuple[Cell, ...]
     auto: dict[str, AutoEntry]
+    bundle: str | None = None
+    jobs: int = 1
 
+
+#: Fields that decide no answer.
+_FREE = {"auto", "bundle", "jobs"}
 
 #: Field → what a message calls it, where that is not its own name.
 _WORDS = {
@@ -175,7 +182,7 @@ def refuse_others(folder: Path, found: RunArguments, wanted: RunArguments) -> No
     """Raise a ConfigError that names the first argument in which a folder's run differs from the wanted one."""
     for entry in fields(RunArguments):
         there, here = getattr(found, entry.name), getattr(wanted, entry.name)
-        if there == here or entry.name == "auto":
+        if there == here or entry.name in _FREE:
             continue
         what = _WORDS.get(entry.name, entry.name)
         values = f" ({there}, now {here})" if len(f"{there}{here}") < 80 else ""

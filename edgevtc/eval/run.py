@@ -62,8 +62,8 @@ class Evaluation:
         """The clips of a run in a folder."""
         return Clips(self.split, self.seed, self.questions, Path(self.clips_folder or folder / VIDEOS))
 
-    def arguments(self, folder: Path) -> RunArguments:
-        """What decides the answers.
+    def arguments(self, folder: Path, jobs: int = 1) -> RunArguments:
+        """What decides the answers, and how they are come by.
 
         Raises:
             BundleError: The bundle is missing, altered or incomplete.
@@ -82,6 +82,8 @@ class Evaluation:
             self.clips(folder).digest(),
             tuple(Cell(cell.name, cell.budget, cell.retention_ratio, cell.positions) for cell in cells),
             {cell.name: auto_entry(bundle.manifest, cell.name) for cell in cells},
+            None if self.bundle is None else os.fspath(self.bundle),
+            jobs,
         )
 
     def examiner(self, folder: Path) -> Examiner:
@@ -122,7 +124,7 @@ def evaluate(
     if jobs < 1:
         raise ConfigError(f"{jobs} jobs is not valid: give 1 or more")
     folder = Path(folder)
-    with Journal(folder, evaluation.arguments(folder)) as journal:
+    with Journal(folder, evaluation.arguments(folder, jobs)) as journal:
         missing = [video for video in range(evaluation.videos) if video not in journal.records]
         evaluation.clips(folder).check(missing)
         done = evaluation.videos - len(missing)

@@ -28,7 +28,7 @@ def view_video(
     source: str | os.PathLike[str],
     *,
     bundle: str | os.PathLike[str] | None = None,
-    methods: Sequence[str | None] = (None,),
+    methods: Sequence[str] = (),
     budget: int | None = None,
     retention_ratio: float | None = None,
     question: str | None = None,
@@ -43,7 +43,7 @@ def view_video(
     Args:
         source: A video file, an image, or a folder of images.
         bundle: Folder of a bundle; None for the one inside the package.
-        methods: Compression methods; None stands for the bundle's first.
+        methods: Compression methods; where there are none, the bundle's first that drops tokens.
         budget: Tokens to keep; at most one of this and ``retention_ratio``.
         retention_ratio: Share of the T·N tokens to keep, in (0, 1].
         question: Asked of each method's tokens; without one the language model is not loaded.
@@ -66,7 +66,9 @@ def view_video(
         runner = Runner(bundle, device=device, threads=threads)
         vision = runner.vision
     manifest = vision.bundle.manifest
-    entries = [select_method(vision.bundle, name, budget, retention_ratio) for name in methods]
+    drops = (entry.name for entry in manifest.methods if entry.budget < manifest.tokens_total)
+    names = methods or [next(drops, manifest.methods[0].name)]
+    entries = [select_method(vision.bundle, name, budget, retention_ratio) for name in names]
     shown: list[NDArray[np.uint8]] = []
     with FrameSampler(source, manifest.vision.num_frames, fps=fps, start_s=start_s, end_s=end_s) as sampler:
         size = (manifest.vision.image_height, manifest.vision.image_width)

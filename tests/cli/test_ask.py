@@ -63,6 +63,11 @@ def test_where_auto_has_no_choice_it_says_so(edgevtc, samples, item):
     note = f"note: auto answers at 144 tokens of {lone}, whatever the margin"
     assert note in " ".join(edgevtc(*ask, "--method", lone)[2].split())
     assert "note:" not in edgevtc(*ask, "--method", several)[2]
+    told = " ".join(edgevtc(*ask, "--method", lone, "--margin", 0.9)[2].split())
+    assert note in told and "tried 144: margin" in told and "asked for" not in told
+    for method in (lone, several):
+        code, out, err = edgevtc(*ask, "--method", method, "--temperature", 0.5)
+        assert (code, out) == (1, "") and "auto needs greedy answers" in err
     for choice in (["--budget", "auto"], ["--ttft", 5]):
         code, out, err = edgevtc(*ask[:-2], *choice)
         assert (code, out) == (1, "")

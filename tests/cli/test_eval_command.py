@@ -3,8 +3,13 @@
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
+
+from edgevtc.cli.eval import BLIND_SCENES, command_line
+from edgevtc.eval import report as report_module
+from edgevtc.eval.journal import Cell, RunArguments
 
 
 def test_a_run_and_its_report_again(edgevtc, tmp_path):
@@ -17,9 +22,14 @@ def test_a_run_and_its_report_again(edgevtc, tmp_path):
     names = ("results.json", "results.csv", "results.md", "accuracy-retention.svg", "accuracy-ttft.svg")
     assert all((out / name).is_file() for name in names)
 
-    code, text, _ = edgevtc("eval", "--report", out, "--blind-scenes", 40, "--csv")
+    command = "--videos 2 --questions 6 --blind-scenes {}\n```"
+    assert command.format(40) in (out / "results.md").read_text()
+    code, text, _ = edgevtc("eval", "--report", out, "--blind-scenes", 30, "--csv")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert code == 0 and [row["budget"] for row in rows] == ["576", "144"]
+    assert command.format(30) in (out / "results.md").read_text()
+    code, text, err = edgevtc("eval", "--report", out, "--videos", 3, "--bundle", "other")
+    assert (code, text) == (1, "") and err.endswith("takes the run as it is: leave out --bundle, --videos\n")
 
     code, text, _ = edgevtc("eval", *what, "--out", out)  # all is measured already
     assert code == 0 and "uniform" in text and str(out / "results.md") in text
@@ -27,6 +37,21 @@ def test_a_run_and_its_report_again(edgevtc, tmp_path):
 
     code, text, err = edgevtc("eval", *what, "--seed", 1, "--out", out)
     assert (code, text, err.count("\n")) == (1, "", 1) and "another seed (0, now 1)" in err
+
+
+def test_a_report_of_no_run_is_refused(edgevtc, tmp_path):
+    code, text, err = edgevtc("eval", "--report", tmp_path / "nothing")
+    assert (code, text, err.count("\n")) == (1, "", 1) and "holds no run" in err
+
+
+def test_the_command_has_what_the_run_had():
+    cell = Cell("none", 100, 1.0, "original")
+    made = RunArguments("0" * 64, "mine", 100, "cuda", "test", 3, 5, "world", (cell,), {}, "my bundle", 2)
+    report = SimpleNamespace(arguments=made, videos=7, cells=[SimpleNamespace(cell=cell)])
+    command = command_line(report, BLIND_SCENES)
+    assert command.startswith("edgevtc eval --bundle 'my bundle' --method ")
+    assert command.endswith("--split test --seed 3 --videos 7 --questions 5 --device cuda --jobs 2")
+    assert BLIND_SCENES == report_module.BLIND_SCENES
 
 
 WRONG_CALLS = [
@@ -47,7 +72,6 @@ WRONG_CALLS = [
     (["--blind-scenes", "0"], 1, "0 scenes"),
     (["--bundle", "nowhere"], 1, "edgevtc export"),
     (["--device", "abacus"], 1, "abacus"),
-    (["--report", "{folder}/nothing"], 1, "holds no run"),
     (["--json", "--csv"], 2, "not allowed with"),
 ]
 

@@ -49,6 +49,12 @@ def test_that_the_model_was_not_asked_is_in_the_report(edgevtc, tmp_path):
     assert code == 0 and any("so it was not asked" in warning and warning in err for warning in report["warnings"])
 
 
+def test_without_a_method_the_first_that_drops_tokens_is_drawn(edgevtc, samples, tmp_path):
+    code, out, _ = edgevtc("view", samples / CLIP, "-o", tmp_path / "out.png", "--json")
+    (drawn,) = json.loads(out)["methods"]
+    assert (code, drawn["method"]) == (0, "uniform") and 0 < drawn["tokens_kept"] < drawn["tokens_total"]
+
+
 def test_an_existing_file_stays_unless_told(edgevtc, samples, tmp_path):
     path = tmp_path / "out.PNG"
     path.write_text("mine")
@@ -66,6 +72,7 @@ WRONG_CALLS = [
     (["-o", "{folder}/out.html", "--method", "infomerg"], 1, "one of: none"),
     (["-o", "{folder}/out.html", "--method", "uniform", "--budget", "7"], 1, "keeps no 7 of 576"),
     (["-o", "{folder}/out.html", *["--method", "none"] * 3], 1, "once or twice"),
+    (["-o", "{folder}/out.html", *["--method", "uniform"] * 2], 1, "give two methods, or one"),
     (["-o", "{folder}/out.html", "--question", " "], 1, "question is empty"),
     (["-o", "{folder}/out.html", "--bundle", "nowhere"], 1, "edgevtc export"),
     (["-o", "{folder}/out.html", "--budget", "58", "--retention-ratio", "0.1"], 2, "not allowed with"),
