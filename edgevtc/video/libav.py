@@ -38,7 +38,9 @@ SEARCHED = frozenset({"mpegts", "ogg"})
 #: Time that goes back by more is a seam between recordings; reordered pictures and rounding go back by less.
 SHORTEST_JUMP_S = Fraction(1, 4)
 #: Containers that store one time a packet, that of decoding; libav makes up when its picture is shown.
-WITHOUT_SHOW_TIMES = frozenset({"avi", "asf"})
+WITHOUT_SHOW_TIMES = frozenset({"avi", "asf", "mxf"})
+#: Containers whose duration reaches from zero to the end, wherever the first frame is.
+LASTING_FROM_ZERO = frozenset({"matroska,webm", "flv"})
 #: Codecs for which libav makes it up right: their B-frames wait for one other frame, and packets tell which they are.
 ORDERED_BY_LIBAV = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
 #: Finding the next packet takes longer, or farther, only in a damaged file or on a network mount that hangs. (libav's
@@ -165,20 +167,22 @@ class VideoFile:
         if self.container == "avi" and self.stream.frames and self.rate:
             # Of a cut AVI, libav shortens the duration to what is left.
             return int(self.stream.frames / self.rate / self.tick)
+        from_zero = self.container in LASTING_FROM_ZERO
         if self.stream.duration:
-            return (self.stream.start_time or 0) + self.stream.duration
+            return (0 if from_zero else self.stream.start_time or 0) + self.stream.duration
         if self._container.duration:
-            # Matroska's reaches from zero to the end, wherever the first frame is.
-            start = 0 if "matroska" in self.container else self._container.start_time or 0
+            start = 0 if from_zero else self._container.start_time or 0
             return int((start + self._container.duration) / (av.time_base * self.tick))
         return None
 
     @property
     def rate(self) -> Fraction | None:
         """Mean frames a second, as said; None where nothing is said."""
-        rates = (self.stream.average_rate, self.stream.guessed_rate)
-        # To a stream without a container libav ascribes a mean rate of 25; the codec's own is in the guess.
-        rate = next((rate for rate in (rates if self._container.duration else reversed(rates)) if rate), None)
+        rate = self.stream.average_rate
+        if not self._container.duration:
+            # To a stream without a container libav ascribes a mean rate of 25; the codec's own is in the guess. (Of a
+            # varying rate, the guess is what all its times are multiples of.)
+            rate = self.stream.guessed_rate or rate
         return Fraction(rate) if rate and rate > 0 else None
 
     @property

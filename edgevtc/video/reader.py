@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevtc.errors import VideoError
-from edgevtc.video.libav import SEARCHED, SHORTEST_JUMP_S, VideoFile, orientation_of, timestamp_of, to_rgb
+from edgevtc.video.libav import SEARCHED, VideoFile, orientation_of, timestamp_of, to_rgb
 from edgevtc.video.pictures import MAX_PIXELS
 from edgevtc.video.sampling import VideoInfo
+from edgevtc.video.timeline import ASSUMED_RATE, Tail, another_follows, read_to_end
 from edgevtc.video.transport import ends_in_a_packet
 
 __all__ = ["VideoReader"]
 
-#: Bounds on what a hostile file can cost: packets read and seconds taken to learn a timeline, frames decoded to reach
-#: one frame, and pixels decoded in all (5 hours of 1080p at 30 frames a second, without a keyframe).
-MAX_SCANNED_PACKETS = 5_000_000
+#: Bounds on what a hostile file can cost: seconds taken to learn a timeline, frames decoded to reach one frame, and
+#: pixels decoded in all (5 hours of 1080p at 30 frames a second, without a keyframe).
 LEARN_TIMEOUT_S = 300.0
 MAX_FRAMES_TO_REACH_ONE = 500_000
 MAX_DECODED_PIXELS = 2**40
@@ -37,18 +37,8 @@ MAX_REORDERED_FRAMES = 16
 LONGEST_CLIP_S = 366 * 86400
 #: A header's duration may be rounded; what is missing beyond this is told.
 SHORTEST_CUT_S = Fraction(1, 10)
-#: What a file is played at when it tells no rate at all.
-ASSUMED_RATE = Fraction(25)
-
-
-@dataclass(frozen=True)
-class Tail:
-    """What reading packets up to the end of a file tells."""
-
-    packets: int
-    end: int | None  # in ticks, of the last frame shown
-    end_of_all: int  # in ticks, of the longest stream
-    jumps: bool  # whether time goes back, as where recordings were joined
+#: So many frames are looked at to see whether frames tell their times.
+LOOKED_AT = 64
 
 
 class VideoReader:
@@ -124,15 +114,20 @@ class VideoReader:
         if tail is None or self._missing(tail, rate) or tail.jumps:
             tail = whole = self._scan()
         duration = Fraction(0) if start is None or tail.end is None else (tail.end - start) * file.tick
-        self._timed = seekable and 0 < duration <= LONGEST_CLIP_S and not tail.jumps
+        seekable = seekable and 0 < duration <= LONGEST_CLIP_S and not tail.jumps
+        self._timed = seekable and self._frames_tell_times(tail)
         if self._timed:
             self._start, self._rate = start or 0, rate or tail.packets / duration
             num_frames = max(1, round(duration * self._rate))
             self._warn_if_cut(tail, rate)
         else:
-            self._start, self._rate = 0, rate or ASSUMED_RATE
-            num_frames = max(1, (whole or self._scan()).packets)
+            whole = whole or self._scan()
+            # What a header says may be rounded; but joined recordings may lie hours apart.
+            self._start, self._rate = 0, (rate if whole.jumps else None) or whole.rate or rate or ASSUMED_RATE
+            num_frames = max(1, whole.packets)
             duration = num_frames / self._rate
+        if another_follows(file, tail):
+            self._cut.append(f"{file.path.name}: of the files that were joined in it only the first is read")
         return VideoInfo(
             width=width,
             height=height,
@@ -151,7 +146,7 @@ class VideoReader:
         margin = max(Fraction(1), MAX_REORDERED_FRAMES / rate) / self._file.tick
         while end - margin > start:
             if self._file.seek(int(end - margin)):
-                tail = self._read_to_end()
+                tail = read_to_end(self._file)
                 if tail.end is not None:
                     return tail
             margin *= 2
@@ -160,30 +155,19 @@ class VideoReader:
     def _scan(self) -> Tail:
         """Read all packets, decoding none."""
         self._file.rewind()
-        return self._read_to_end()
+        return read_to_end(self._file)
 
-    def _read_to_end(self) -> Tail:
-        file = self._file
-        count, end_of_all, jumps = 0, 0, False
-        end: int | None = None
-        latest = -(2**63)
-        frame_ticks = round(1 / (file.rate or ASSUMED_RATE) / file.tick)
-        for seen, packet in enumerate(file.packets(every_stream=True)):
-            if seen >= MAX_SCANNED_PACKETS:
-                raise VideoError(
-                    f"{file.path.name} has more than {MAX_SCANNED_PACKETS} packets to look through: cut it"
-                )
-            when = timestamp_of(packet)
-            if packet.stream_index == file.stream.index:
-                count += 1
-                if packet.dts is not None:
-                    jumps = jumps or (packet.dts - latest) * file.tick < -SHORTEST_JUMP_S
-                    latest = packet.dts
-                if when is not None:
-                    end = max(when if end is None else end, when + (packet.duration or frame_ticks))
-            elif when is not None:
-                end_of_all = max(end_of_all, int((when + (packet.duration or 0)) * packet.time_base / file.tick))
-        return Tail(count, end, max(end_of_all, end or 0), jumps)
+    def _frames_tell_times(self, tail: Tail) -> bool:
+        """Whether decoded frames carry timestamps.
+
+        Not all packets need one: of the two fields of a picture that come apart, the second has none. But where several
+        frames share what bears a timestamp, as in MPEG-PS, only the first of them gets it.
+        """
+        if not tail.untimed:
+            return True
+        self._file.rewind()
+        frames = islice(self._file.frames(from_keyframe=False), LOOKED_AT)
+        return all(timestamp_of(frame) is not None for frame in frames)
 
     def _missing(self, tail: Tail, rate: Fraction | None) -> Fraction:
         """Seconds that the header promises and the file does not hold; sound may go on longer than the pictures."""

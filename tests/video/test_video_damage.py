@@ -9,7 +9,7 @@ from test_video_reading import write_with_sound
 from video_clips import Encoding, number_shown, write_clip
 
 from edgevtc.errors import VideoError
-from edgevtc.video import FrameSampler, libav, probe, reader
+from edgevtc.video import FrameSampler, libav, probe, reader, timeline
 
 FAST_START = Encoding(muxer={"movflags": "faststart"})
 
@@ -290,7 +290,7 @@ def test_looking_through_has_a_time_limit(tmp_path, monkeypatch):
 
 def test_endless_packets_are_given_up_in_the_end(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "raw.h264", 60)
-    monkeypatch.setattr(reader, "MAX_SCANNED_PACKETS", 20)
+    monkeypatch.setattr(timeline, "MAX_SCANNED_PACKETS", 20)
     with pytest.raises(VideoError, match="more than 20 packets"):
         probe(path)
 

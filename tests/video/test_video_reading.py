@@ -65,12 +65,6 @@ def test_a_clip_that_does_not_start_at_zero(name, clips):
         assert sampler.warnings == []
 
 
-def test_frames_are_counted_where_only_times_of_decoding_are_stored(clips):
-    # Such a file tells its rate in whole milliseconds a frame, which the table of formats would not let pass.
-    path = write_clip(clips / "reordered.wmv", 140, Encoding(format="asf"))
-    assert numbers(path, 9) == np.linspace(0, 139, 9, dtype=int).tolist()
-
-
 def test_longer_sound_does_not_stretch_the_clip(clips):
     assert probe(write_with_sound(clips / "sound.mkv", num_frames=60, sound_s=5.0)).num_frames == 60
     with FrameSampler(clips / "sound.mkv", 4) as sampler:
