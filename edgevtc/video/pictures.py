@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from edgevtc.errors import ConfigError, VideoError, choices, one_line
 from edgevtc.video.bounded import BoundedFile, OverrunError
@@ -74,6 +75,9 @@ PILLOW_ERRORS = (
     IndexError,
     TypeError,
 )
+
+#: Held while Pillow's switch for damaged pictures is on, which is one for the whole process.
+SWITCHED = threading.Lock()
 
 
 def is_picture(path: Path) -> bool:
@@ -217,6 +221,17 @@ def to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
     return image
 
 
+@contextmanager
+def taking_parts() -> Iterator[None]:
+    """Within, Pillow decodes what there is of a damaged picture; before and after, that is an error."""
+    with SWITCHED:
+        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
 class PictureReader:
     """Pictures as a clip of one frame a second.
 
@@ -228,17 +243,24 @@ class PictureReader:
     """
 
     def __init__(self, source: Path) -> None:
-        self.warnings: list[str] = []
+        self._passed_over: list[str] = []
         if source.is_dir():
-            self.paths = sorted(
-                (p for p in source.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()), key=natural_key
-            )
+            # Names that begin with a dot are hidden: among them is what macOS keeps beside pictures, named like them.
+            files = [path for path in source.iterdir() if path.is_file() and not path.name.startswith(".")]
+            self.paths = sorted((path for path in files if path.suffix.lower() in PICTURE_SUFFIXES), key=natural_key)
+            suffixes = choices(sorted(PICTURE_SUFFIXES))
             if not self.paths:
                 raise VideoError(
-                    f"{source}: no picture is in this folder; names end in {choices(sorted(PICTURE_SUFFIXES))}"
+                    f"{source}: no picture is in this folder; names end in {suffixes}. Of videos, give one file"
                 )
+            if len(files) > len(self.paths):
+                self._passed_over = [
+                    f"{source.name}: {len(files) - len(self.paths)} of {len(files)} files are passed over; "
+                    f"names of pictures end in {suffixes}"
+                ]
         else:
             self.paths = [source]
+        self.warnings = list(self._passed_over)
         with open_picture(self.paths[0]) as picture:
             width, height = upright_size(picture)
         self.info = VideoInfo(
@@ -257,7 +279,7 @@ class PictureReader:
         Raises:
             VideoError: A picture cannot be read.
         """
-        self.warnings.clear()
+        self.warnings = list(self._passed_over)
         loaded, image = -1, None
         for index in indices:
             if image is None or index != loaded:
@@ -268,7 +290,16 @@ class PictureReader:
         with open_picture(path) as picture:
             if holds_several(picture, path):
                 self.warnings.append(f"{path.name} holds several pictures: only the first is used")
-            return to_rgb(picture)
+            try:
+                return to_rgb(picture)
+            except PILLOW_ERRORS as error:
+                reason = reason_of(error).partition(" (")[0]
+        with open_picture(path) as picture, taking_parts():
+            image = to_rgb(picture)
+        if (image.min(axis=(0, 1)) == image.max(axis=(0, 1))).all():  # What is missing comes out in one colour.
+            raise VideoError(f"{path.name} cannot be read as a picture ({reason}): is it damaged?")
+        self.warnings.append(f"{path.name} is damaged ({reason}): what can be decoded of it is used")
+        return image
 
     def close(self) -> None:
         """Nothing is held open."""
