@@ -41,6 +41,8 @@ class Frame:
 def open_source(source: str | os.PathLike[str]) -> VideoReader | PictureReader:
     """Choose the reader for a source by what it is: a folder, a picture by its first bytes, else a video."""
     path = Path(source)
+    if not os.fspath(source):  # To pathlib, that is the current folder.
+        raise VideoError("the path is empty: give a video file, a picture, or a folder of pictures")
     try:
         if path.is_dir() or (path.is_file() and is_picture(path)):
             return PictureReader(path)

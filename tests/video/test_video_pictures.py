@@ -142,26 +142,75 @@ def test_the_size_is_learnt_without_decoding(tmp_path, monkeypatch):
     assert probe(tmp_path / "a.png").width == 128
 
 
-@pytest.mark.parametrize("name", ["cut.png", "cut.jpg", "cut.webp", "cut.tif"])
-def test_errors_name_no_classes(name, tmp_path):
+def cut(path, share):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize(("name", "share"), [("cut.png", 0.2), ("cut.jpg", 0.2), ("cut.webp", 0.5), ("cut.tif", 0.005)])
+def test_errors_name_no_classes(name, share, tmp_path):
     Image.fromarray(numbered_picture(3)).save(tmp_path / name)
-    data = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    cut(tmp_path / name, share)
     with pytest.raises(VideoError, match="is it damaged") as caught:
         list(iter_frames(tmp_path / name, 1))
     assert "Error" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "progressive.jpg", "a.tif", "a.bmp", "a.ppm"])
+def test_what_can_be_decoded_of_a_cut_picture_is_used_and_told(name, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8).repeat(32, 0).repeat(32, 1)
+    Image.fromarray(picture).save(tmp_path / name, **({"progressive": True} if "progressive" in name else {}))
+    whole = next(iter_frames(tmp_path / name, 1)).image
+    cut(tmp_path / name, 0.5)
+    with FrameSampler(tmp_path / name, 1) as sampler:
+        (frame,) = sampler
+        assert sampler.warnings == [f"{name} is damaged (image file is truncated): what can be decoded of it is used"]
+    part = slice(-32, None) if name == "a.bmp" else slice(0, 32)  # BMP begins at the bottom.
+    assert np.abs(frame.image[part].astype(int) - whole[part]).mean() < 30
+    assert (frame.image != whole).any()
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_hidden_files_are_no_pictures_and_others_are_told(tmp_path):
+    for number in range(3):
+        Image.fromarray(numbered_picture(number)).save(tmp_path / f"f{number}.png")
+    (tmp_path / "._f0.png").write_bytes(b"\0\5\x16\7" + bytes(100))
+    with FrameSampler(tmp_path, 3) as sampler:
+        assert [number_shown(frame.image) for frame in sampler] == [0, 1, 2]
+        assert sampler.warnings == []
+    Image.fromarray(numbered_picture(3)).save(tmp_path / "f3.gif")
+    with FrameSampler(tmp_path, 3) as sampler:
+        assert [number_shown(frame.image) for frame in sampler] == [0, 1, 2]
+        (warning,) = sampler.warnings
+    assert warning.startswith(
+        f"{tmp_path.name}: 1 of 4 files are passed over; names of pictures end in one of: .bmp, .jp"
+    )
+
+
+@pytest.mark.parametrize("use", [probe, lambda source: FrameSampler(source, 4)])
+def test_an_empty_path_is_not_the_current_folder(use, tmp_path, monkeypatch):
+    Image.fromarray(numbered_picture(1)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VideoError, match="the path is empty: give a video file"):
+        use("")
+
+
 def test_no_picture_in_the_folder(tmp_path):
-    with pytest.raises(VideoError, match="no picture is in this folder"):
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    with pytest.raises(VideoError, match=r"no picture is in this folder; .* Of videos, give one file"):
         probe(tmp_path)
 
 
 def test_a_damaged_picture_in_a_folder_is_named(tmp_path):
     for number in range(3):
         Image.fromarray(numbered_picture(number)).save(tmp_path / f"{number}.png")
-    data = (tmp_path / "1.png").read_bytes()
-    (tmp_path / "1.png").write_bytes(data[: len(data) // 2])
+    whole = (tmp_path / "1.png").read_bytes()
+    cut(tmp_path / "1.png", 0.5)
+    with FrameSampler(tmp_path, 3) as sampler:
+        frames = list(sampler)
+        assert [number_shown(frames[at].image) for at in (0, 2)] == [0, 2]
+        assert [warning.partition(" ")[0] for warning in sampler.warnings] == ["1.png"]
+    (tmp_path / "1.png").write_bytes(whole[:60])
     with FrameSampler(tmp_path, 3) as sampler:
         frames = iter(sampler)
         assert number_shown(next(frames).image) == 0
