@@ -1,11 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the disk they go to."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["nearest_folder", "write_whole"]
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -20,3 +20,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def nearest_folder(path: Path) -> Path:
+    """The path itself, or of the folders it would stand in the nearest that is there: its disk is the path's."""
+    while not path.exists():
+        path = path.parent
+    return path

@@ -99,6 +99,8 @@ class Export(Command):
             default=None,
             help="the graphs from frames to tokens that engines are built from (default: the recipe's, or with them)",
         )
+        from edgevtc.catalogue.recipe import VALUES
+
         decoder = parser.add_argument_group("decoder")
         decoder.add_argument(
             "--weight-format",
@@ -106,7 +108,7 @@ class Export(Command):
             action=Once,
             type=listed(str),
             metavar="NAME[,NAME]",
-            help="the first is default",
+            help=f"of {', '.join(VALUES['weight_formats'])}; the first is the bundle's default",
         )
         decoder.add_argument("--max-positions", type=int, metavar="N", help="longest prompt and answer, in positions")
         checks = parser.add_argument_group("verification")
@@ -115,22 +117,32 @@ class Export(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Export and say what was written."""
+        from edgevtc.errors import ConfigError, ExportError
         from edgevtc.extras import require
 
         require("torch", "exporting a checkpoint")
         from edgevtc.exporter.export import export_bundle
+        from edgevtc.exporter.hub import download_beside, outlined
         from edgevtc.exporter.plan import require_room
         from edgevtc.exporter.prepare import plan_bundle, require_places
 
         output = Path(args.output)
         require_places(output, overwrite=args.overwrite, cache_dir=args.cache_dir, jobs=args.jobs)
         with TemporaryDirectory(prefix="edgevtc-") as folder:
-            checkpoint, options = resolve(args, outlines=Path(folder))
-            if args.dry_run:
-                report_plan(plan_bundle(checkpoint, options), as_json=args.json)
-                return 0
-            if any(Path(folder).iterdir()):  # gigabytes are fetched only for an export that can be made
-                require_room(plan_bundle(checkpoint, options), output, options)
+            outlines = Path(folder)
+            try:
+                checkpoint, options = resolve(args, outlines)
+                if args.dry_run:
+                    report_plan(plan_bundle(checkpoint, options), as_json=args.json)
+                    return 0
+                if any(outlines.iterdir()):  # gigabytes are fetched only for an export that can be made
+                    plan, beside = plan_bundle(checkpoint, options), download_beside(output, outlines)
+                    require_room(plan, output, options, beside=beside)
+            except (ConfigError, ExportError) as error:
+                raise type(error)(outlined(str(error), outlines)) from None
+            if any(outlines.iterdir()):
+                if checkpoint.is_relative_to(outlines):
+                    args.revision = options.revision  # what was planned, if the branch has moved on since
                 checkpoint, options = resolve(args)
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

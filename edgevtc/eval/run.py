@@ -172,7 +172,8 @@ def start_worker(evaluation: Evaluation, folder: Path) -> None:
     """Remember what to measure, and end with the parent, however that ends."""
     # Ctrl-C reaches every process of the terminal. As an exception it would end up in a clip's result, or in a process
     # that the others and the parent then wait for.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     global _worker
     _worker = evaluation, folder
     parent = multiprocessing.parent_process()

@@ -6,24 +6,31 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http.client import REQUESTED_RANGE_NOT_SATISFIABLE, TOO_MANY_REQUESTS
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from edgevtc.errors import ExportError
+from edgevtc.exporter.knowledge import DOMAIN
 from edgevtc.exporter.progress import silent
 from edgevtc.extras import require
+from edgevtc.files import nearest_folder
 
-__all__ = ["commit_of", "fetch"]
+__all__ = ["commit_of", "download_beside", "fetch", "outlined"]
 
 #: What is fetched of a repository: no pickles, no other frameworks' weights.
 WEIGHTS = "*.safetensors"
-HUB_FILES = ("*.json", "*.jinja", "*.txt", WEIGHTS, "README.md")
+HUB_FILES = ("*.json", "*.jinja", "*.txt", WEIGHTS, "README.md", DOMAIN)
 
 #: What is not: other weights and configurations, as adapters and other precisions are.
 HUB_FOLDERS = ("*/*",)
+
+#: Seconds to wait before a header is asked for again.
+PAUSES_S = (0.5, 1.0, 2.0)
 
 
 def fetch(
@@ -77,7 +84,9 @@ def fetch(
         reason = f"{silence(error)} and the local cache does not hold it: give its folder instead"
     except Exception as error:  # any other of the hub's, httpx's and the file system's
         first = str(error).strip().partition("\n")[0] or type(error).__name__
-        reason = f"{first}; download it elsewhere and give its folder instead"
+        if (token and token in first) or "Bearer" in first:
+            first = "the token cannot be sent"
+        reason = f"{first}; try again, for what has arrived is kept, or download it elsewhere and give its folder"
     else:
         if not any(folder.glob(WEIGHTS)):
             raise ExportError(
@@ -115,17 +124,59 @@ def outline(
         if not file.will_download:
             (folder / name).symlink_to(Path(file.local_path).absolute())
             continue
-        with bars(hub, shown=False):
-            found = hub.parse_safetensors_file_metadata(repository, name, revision=file.commit_hash, token=token)
-        tensors = {
-            key: {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": tensor.data_offsets}
-            for key, tensor in found.tensors.items()
-        }
-        header = json.dumps(tensors).encode()
-        end = max((tensor.data_offsets[1] for tensor in found.tensors.values()), default=0)
+        header, size = header_of(hub, repository, token, file)
+        if file.file_size is not None and size + 8 > file.file_size:
+            raise ExportError(
+                f"{name} of {repository} is cut short: its header tells of {size} bytes, it has {file.file_size}"
+            )
         (folder / name).write_bytes(len(header).to_bytes(8, "little") + header)
-        os.truncate(folder / name, 8 + len(header) + end)  # takes no room: what is not written is a hole
+        os.truncate(folder / name, 8 + len(header) + size)  # takes no room: what is not written is a hole
     return folder
+
+
+def header_of(hub: ModuleType, repository: str, token: str | None, file: Any) -> tuple[bytes, int]:
+    """The header of one safetensors file, and the bytes of the tensors it tells of.
+
+    Raises:
+        ExportError: It is no safetensors file.
+        Exception: Of the network, when it has been asked for some times.
+    """
+    for pause in (*PAUSES_S, None):
+        try:
+            with bars(hub, shown=False):
+                found = hub.parse_safetensors_file_metadata(
+                    repository, file.filename, revision=file.commit_hash, token=token
+                )
+            tensors = {
+                name: {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": tensor.data_offsets}
+                for name, tensor in found.tensors.items()
+            }
+            size = max((int(tensor.data_offsets[1]) for tensor in found.tensors.values()), default=0)
+            return json.dumps(tensors).encode(), size
+        except (AttributeError, LookupError, TypeError, ValueError, hub.errors.SafetensorsParsingError):
+            break
+        except Exception as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if status == REQUESTED_RANGE_NOT_SATISFIABLE:  # it is empty
+                break
+            if pause is None or (status is not None and status < 500 and status != TOO_MANY_REQUESTS):
+                raise
+            time.sleep(pause)
+    raise ExportError(f"{file.filename} of {repository} is not a safetensors file: choose another revision")
+
+
+def outlined(text: str, outlines: Path) -> str:
+    """A message about files of outlines as one about the repositories they are of."""
+    for folder in outlines.glob("*/*"):
+        text = text.replace(str(folder), f"{folder.parent.name.replace('--', '/')} at {folder.name}")
+    return text
+
+
+def download_beside(output: Path, outlines: Path) -> int:
+    """Bytes of outlined weights that will be downloaded to the disk which the output, too, goes to."""
+    if nearest_folder(cache_folder()).stat().st_dev != nearest_folder(output).stat().st_dev:
+        return 0
+    return sum(path.stat().st_size for path in outlines.rglob(WEIGHTS) if not path.is_symlink())
 
 
 @contextmanager
@@ -149,17 +200,21 @@ def silence(error: Exception) -> str:
 
 def require_space(repository: str, needed: int) -> None:
     """Raise unless what has to be downloaded fits on the cache's disk."""
-    from huggingface_hub.constants import HF_HUB_CACHE
     from rich.filesize import decimal
 
-    folder = Path(HF_HUB_CACHE)
-    while not folder.exists():
-        folder = folder.parent
+    folder = nearest_folder(cache_folder())
     if needed > (free := shutil.disk_usage(folder).free):
         raise ExportError(
             f"{repository} takes {decimal(needed)} to download, {folder} has {decimal(free)} free: "
             "make room, or set HF_HOME to a larger disk"
         )
+
+
+def cache_folder() -> Path:
+    """Where repositories are kept."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
 
 
 def commit_of(folder: Path) -> str:

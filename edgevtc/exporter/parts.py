@@ -72,13 +72,16 @@ class Parts:
     def __init__(self, folder: Path, *, shared: bool, progress: Progress) -> None:
         self.folder, self.shared, self._progress = folder, shared, progress
 
-    def take(self, name: str, depends: Mapping[str, Any], make: Callable[[FolderWriter], object]) -> Part:
+    def take(
+        self, name: str, depends: Mapping[str, Any], make: Callable[[FolderWriter], object], *, anew: bool = False
+    ) -> Part:
         """A part that was finished before, or one that is made now.
 
         Args:
             name: Of the part, in words; a `/` is written as `-`.
             depends: All that decides its content, as JSON; a path stands for what the files there hold.
             make: Writes its files; what it returns, a manifest's entry or JSON, becomes the part's record.
+            anew: Whether another process of this export has just made it, which is nothing to tell.
 
         Raises:
             ExportError: The folder cannot be written; and whatever `make` raises.
@@ -86,7 +89,8 @@ class Parts:
         stem, folder = self._place(name, depends)
         if folder.is_dir():
             if (part := self._read(folder)) is not None:
-                self._progress(f"taking {name} as it was finished before")
+                if not anew:
+                    self._progress(f"taking {name} as it was finished before")
                 self._progress.done(name)
                 return part
             self._progress(f"leaving out {name} as it was left before: it is damaged")

@@ -18,6 +18,7 @@ from edgevtc.exporter.decoder import build_decoder
 from edgevtc.exporter.decoder_config import DecoderConfig
 from edgevtc.exporter.options import ExportOptions
 from edgevtc.exporter.streamed import layer_of
+from edgevtc.files import nearest_folder
 from edgevtc.models import ModelAdapter
 
 __all__ = ["ExportPlan", "plan_export", "require_room"]
@@ -158,7 +159,7 @@ def tensor_bytes(graph: ir.Graph) -> dict[tuple[str, str, str], int]:
     return {(name, str(t.dtype), str(t.shape)): t.nbytes for name, t in values if t is not None}
 
 
-def require_room(plan: ExportPlan, output: Path, options: ExportOptions, held: int = 0) -> None:
+def require_room(plan: ExportPlan, output: Path, options: ExportOptions, *, held: int = 0, beside: int = 0) -> None:
     """Raise unless the bundle fits on the disk it goes to, and its making into this machine's memory.
 
     Args:
@@ -166,20 +167,20 @@ def require_room(plan: ExportPlan, output: Path, options: ExportOptions, held: i
         output: Where the bundle will stand.
         options: What is exported; what of it could be left out is said.
         held: Bytes of it that are on the disk already.
+        beside: Bytes that have to be downloaded to that disk before.
 
     Raises:
         ExportError: It does not; the message says what is needed and what there is.
     """
-    folder = output.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
+    folder = nearest_folder(output.absolute().parent)
     smaller = [
         *(["leave out weight formats"] if len(options.weight_formats) > 1 else []),
         *(["give fewer --max-positions"] if options.max_positions else []),
     ]
-    if plan.total_disk_bytes - held > (free := shutil.disk_usage(folder).free):
+    if plan.total_disk_bytes - held + beside > (free := shutil.disk_usage(folder).free):
+        download = f", its checkpoint {decimal(beside)} to download" if beside else ""
         raise ExportError(
-            f"the bundle takes {decimal(plan.total_disk_bytes)}, {folder} has {decimal(free)} free: "
+            f"the bundle takes {decimal(plan.total_disk_bytes)}{download}, {folder} has {decimal(free)} free: "
             + alternatives(["make room", "choose another disk with -o", *smaller])
         )
     step = max(plan.memory_bytes, key=lambda name: plan.memory_bytes[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +28,7 @@ def find_checkpoint(
     revision: str | None = None,
     token: str | None = None,
     *,
-    siglip_head: str | None = None,
+    siglip_head: str | os.PathLike[str] | None = None,
     say: Callable[[str], None] = silent,
     outlines: Path | None = None,
 ) -> tuple[Path, ExportOptions]:
@@ -46,13 +47,17 @@ def find_checkpoint(
         ExportError: The folder is no checkpoint, the repository cannot be fetched, or is of another family than the
             recipe.
     """
+    # What libraries say of a token they cannot send shows it.
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
+        raise ConfigError("--token is no token of the Hub: give it as its settings page shows it")
     path, recipe = Path(model), None
-    is_folder = bool(model) and path.is_dir()
+    siglip_head = None if siglip_head is None else os.fspath(siglip_head)
+    is_folder = bool(model) and os.path.isdir(model)  # which, unlike pathlib, takes any name
     if not is_folder and (model in model_names() or model.endswith(".toml")):
         recipe = model_recipe(model)
-        siglip_head = siglip_head or recipe.siglip_head
-    if siglip_head is not None and not is_repository(siglip_head) and not Path(siglip_head).exists():
-        raise ConfigError(f"there is no {siglip_head} to take a pooling head from: give a file, folder or repository")
+        siglip_head = recipe.siglip_head if siglip_head is None else siglip_head
+    if siglip_head is not None and not is_repository(siglip_head) and not os.path.exists(siglip_head):
+        raise ConfigError(f"there is no {siglip_head!r} to take a pooling head from: give a file, folder or repository")
     asks = None if is_repository(siglip_head) else token
     if is_folder:
         refuse(revision, asks, f"{model} is a folder")
@@ -88,7 +93,7 @@ def find_checkpoint(
 
 def is_repository(name: str | None) -> bool:
     """Whether it can only be one of the Hub's."""
-    return name is not None and HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+    return name is not None and HUB_ID.fullmatch(name) is not None and not os.path.exists(name)
 
 
 def refuse(revision: str | None, token: str | None, what: str) -> None:
@@ -133,6 +138,8 @@ def licence_of(folder: Path) -> str:
     path = folder / "README.md"
     try:
         card = (hub.metadata_load(path) if path.is_file() else None) or {}
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read ({error.strerror}): mend or remove it") from None
     except Exception:  # the YAML parser's and huggingface_hub's own, without a common base
         raise ExportError(f"{path} does not start with valid YAML: mend or remove it") from None
     stated = card.get("license") or ""

@@ -64,13 +64,11 @@ def make_vision(making: Making) -> tuple[VisionEntry, list[dict[str, Any]]]:
     versions = making.source["versions"]
     programs = [{"versions": versions, **program_of(compressor, shapes)} for compressor in compressors]
     typed = [{**program, "dtype": options.dtype} for program in programs]
-    trace_ahead(making.graphs, compressors, typed, shapes, options.dtype, making.jobs, progress)
+    traced = trace_ahead(making.graphs, compressors, typed, shapes, options.dtype, making.jobs, progress)
     for compressor, program in zip(compressors, typed, strict=True):
-        compressed = making.graphs.take(
-            f"compressors/{compressor.key}",
-            program,
-            partial(write_compressor, compressor, shapes, options.dtype, progress),
-        )
+        name = f"compressors/{compressor.key}"
+        write = partial(write_compressor, compressor, shapes, options.dtype, progress)
+        compressed = making.graphs.take(name, program, write, anew=name in traced)
         if options.fused:
             parts.take(
                 f"vision/{compressor.key}",
@@ -207,8 +205,11 @@ def trace_ahead(
     dtype: str,
     jobs: int,
     progress: Progress,
-) -> None:
+) -> set[str]:
     """Write what is missing of the compressors' graphs in several processes; each loads torch, which takes seconds.
+
+    Returns:
+        The names of the parts that were written.
 
     Raises:
         ExportError: A process was killed; and whatever tracing raises.
@@ -217,7 +218,7 @@ def trace_ahead(
     tasks = zip(names, programs, compressors, strict=True)
     missing = [task for task in tasks if not graphs.holds(*task[:2])]
     if jobs == 1 or len(missing) < 2:
-        return
+        return set()
     progress(f"tracing {len(missing)} compressors in {jobs} processes")
     place = Parts(graphs.folder, shared=graphs.shared, progress=Progress())
     # Not forked: torch's threads do not survive that.
@@ -238,6 +239,7 @@ def trace_ahead(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+    return set(made.values())
 
 
 def write_fused(

@@ -29,7 +29,8 @@ def start_worker() -> None:
 
     The parent's end, whatever that is, ends it too: else it would wait for work for ever.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=end_with_parent, daemon=True).start()
     require("torch", "tracing a compressor").set_num_threads(1)

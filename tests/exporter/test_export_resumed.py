@@ -181,7 +181,7 @@ def test_several_processes_trace_the_same_graphs(tiny_folder, traced_once, whole
     steps = Steps()
     export_bundle(tiny_folder, tmp_path / "out", OPTIONS, jobs=2, progress=steps, count=steps.count)
     assert steps.parts()  # those that other processes made, too
-    assert steps.said("taking ") == ["compressors/uniform-b4", "compressors/none-b8"]
+    assert not steps.said("taking ")  # none had been finished before
     assert steps.said("tracing ")[1] == "2 compressors in 2 processes" and contents(tmp_path / "out") == whole[1]
     with pytest.raises(ConfigError, match="0 jobs are not valid"):
         export_bundle(tiny_folder, tmp_path / "none", OPTIONS, jobs=0)

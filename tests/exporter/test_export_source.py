@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import errors
 from huggingface_hub.utils import SafetensorsFileMetadata, TensorInfo, filter_repo_objects
 
+import edgevtc
 from edgevtc.catalogue.recipe import VALUES
 from edgevtc.cli import main
 from edgevtc.errors import ConfigError, ExportError
@@ -19,6 +20,7 @@ from edgevtc.exporter import plan
 from edgevtc.exporter.decoder import WEIGHT_FORMATS
 from edgevtc.exporter.options import ExportOptions
 from edgevtc.exporter.precision import DTYPES
+from edgevtc.exporter.prepare import plan_bundle
 from edgevtc.exporter.quantize_encoder import ENCODER_FORMATS
 from edgevtc.exporter.source import find_checkpoint
 from edgevtc.methods import POSITION_MODES
@@ -147,7 +149,7 @@ def response() -> SimpleNamespace:
         (lambda: errors.GatedRepoError("no", response=response()), "give --token or set HF_TOKEN"),
         (lambda: errors.RevisionNotFoundError("no", response=response()), "at revision v9 .* no such revision"),
         (lambda: errors.LocalEntryNotFoundError("no"), "cannot be reached .* give its folder"),
-        (lambda: OSError("disk on fire\nand more"), "disk on fire; download it elsewhere"),
+        (lambda: OSError("disk on fire\nand more"), "disk on fire; try again, .* or download it elsewhere"),
     ],
 )
 def test_what_cannot_be_fetched_is_said_in_one_line(hub, failure, message):
@@ -241,6 +243,92 @@ def test_what_fits_is_fetched_after_it_was_planned(hub, tiny_folder, tmp_path):
         assert 512 * planned.st_blocks < whole.st_size / 2  # a header, and a hole for the rest
 
 
+def test_disk_has_to_suffice_for_the_download_and_the_bundle(hub, tiny_folder, tmp_path, monkeypatch, capsys):
+    hub.holds(tiny_folder)
+    words = ["export", "someone/model", "-o", str(tmp_path / "out")]
+    bundle = plan_bundle(tiny_folder, find_checkpoint(str(tiny_folder))[1]).total_disk_bytes
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda folder: SimpleNamespace(free=bundle + 1000))
+    assert main(words) == 1
+    assert "its checkpoint" in (error := capsys.readouterr().err) and "to download" in error
+    assert not hub.weights
+    # On a disk of its own the download is no burden to the bundle's.
+    monkeypatch.setattr(hub_module, "cache_folder", lambda: Path("/proc"))
+    monkeypatch.setattr("edgevtc.exporter.export.export_bundle", begun)
+    assert main(words) == 1 and "begun" in capsys.readouterr().err
+
+
+def begun(*arguments, **options):
+    raise ExportError("it was begun")
+
+
+def test_what_was_planned_is_fetched_though_the_branch_moves_on(hub, tiny_folder, tmp_path, monkeypatch):
+    hub.holds(tiny_folder)
+    monkeypatch.setattr("edgevtc.exporter.export.export_bundle", begun)
+    assert main(["export", "someone/model", "--revision", "main", "-o", str(tmp_path / "out")]) == 1
+    assert [call["revision"] for call in hub.calls] == ["main", "main", COMMIT, COMMIT]
+
+
+def test_errors_name_the_repository_and_not_where_it_is_outlined(hub, tiny_folder, tmp_path, capsys):
+    hub.holds(tiny_folder)
+    hub.files["config.json"] = '{"model_type": "qwen2_vl"}'
+    assert main(["export", "someone/model", "--dry-run", "-o", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"edgevtc: error: someone/model at {COMMIT}") and "/tmp" not in error
+
+
+def test_all_that_the_exporter_reads_of_a_checkpoint_is_fetched(hub, tmp_path):
+    embedded = Path(edgevtc.__file__).parent / "embedded" / "checkpoint"
+    hub.holds(embedded)
+    folder, _ = find_checkpoint("someone/model")
+    assert {path.name for path in folder.iterdir()} == {path.name for path in embedded.iterdir()}
+
+
+def test_a_header_is_asked_for_again_where_the_hub_fails_for_a_while(hub, tiny_folder, tmp_path, monkeypatch):
+    hub.holds(tiny_folder)
+    monkeypatch.setattr(hub_module, "PAUSES_S", (0, 0))
+    failures = [failed_with(503), ConnectionError("reset"), failed_with(429), failed_with(500), failed_with(503)]
+
+    def header(*arguments, **options):
+        if failures:
+            raise failures.pop(0)
+        return hub.header(*arguments, **options)
+
+    monkeypatch.setattr(huggingface_hub, "parse_safetensors_file_metadata", header)
+    with pytest.raises(ExportError, match="try again, for what has arrived is kept"):
+        find_checkpoint("someone/model", outlines=tmp_path / "first")
+    assert len(failures) == 2
+    assert find_checkpoint("someone/model", outlines=tmp_path / "second")[0].is_dir() and not failures
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[: len(content) // 2], "is cut short: its header tells of"),
+        (lambda content: content[:8] + b"x" + content[9:], "is not a safetensors file"),
+        (lambda content: len(b"[1]").to_bytes(8, "little") + b"[1]", "is not a safetensors file"),
+    ],
+)
+def test_a_damaged_header_is_named_before_its_file_is_fetched(hub, tiny_folder, tmp_path, damage, message):
+    hub.holds(tiny_folder)
+    name = next(name for name in hub.files if name.endswith(".safetensors"))
+    hub.files[name] = damage(hub.files[name])
+    with pytest.raises(ExportError, match=f"{name} of someone/model {message}"):
+        find_checkpoint("someone/model", outlines=tmp_path / "outlines")
+
+
+@pytest.mark.parametrize("token", ["", "hf_se\ncret", "hf_sécret", " hf_secret"])
+def test_what_is_no_token_is_refused_and_not_shown(hub, token):
+    with pytest.raises(ConfigError, match="--token is no token of the Hub") as error:
+        find_checkpoint("someone/model", token=token)
+    assert "secret" not in str(error.value) and not hub.calls
+
+
+@pytest.mark.parametrize("words", [["a" * 300], ["embedded", "--siglip-head", "/tmp/" + "a" * 300]])
+def test_names_that_no_file_can_have_are_one_line(tmp_path, capsys, words):
+    assert main(["export", *words, "-o", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_pooling_head_comes_from_a_file_a_folder_or_a_repository(hub, tiny_folder, tmp_path):
     hub.holds(tiny_folder)
     for head in (tiny_folder, next(tiny_folder.glob("*.safetensors"))):
@@ -252,7 +340,9 @@ def test_a_pooling_head_comes_from_a_file_a_folder_or_a_repository(hub, tiny_fol
     # Model and head of one repository, in outline.
     both, options = find_checkpoint("someone/model", siglip_head="someone/model", outlines=tmp_path / "outlines")
     assert options.siglip_head == both
-    with pytest.raises(ConfigError, match="no there/is/none to take a pooling head from: give a file, folder or repos"):
+    with pytest.raises(
+        ConfigError, match="no 'there/is/none' to take a pooling head from: give a file"
+    ):
         find_checkpoint("embedded", siglip_head="there/is/none")
 
 
