@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgevtc.errors import VideoError
 from edgevtc.video.bounded import BoundedFile
-from edgevtc.video.boxes import check_sample_counts
+from edgevtc.video.boxes import check_index
 from edgevtc.video.pictures import MAX_PIXELS, PICTURE_SUFFIXES, check_pixels
 
 __all__ = ["SEARCHED", "SHORTEST_JUMP_S", "Orientation", "VideoFile", "orientation_of", "timestamp_of", "to_rgb"]
@@ -84,7 +84,7 @@ class VideoFile:
             raise VideoError(f"{path} {what}: give a video file, a picture, or a folder of pictures")
         if path.stat().st_size == 0:
             raise VideoError(f"{path.name} is empty: was it copied or recorded to its end?")
-        check_sample_counts(path)
+        check_index(path)
         self._open()
 
     def _open(self, **options: str) -> None:
