@@ -5,10 +5,18 @@ from __future__ import annotations
 import io
 import math
 import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
-__all__ = ["BoundedFile", "OverrunError"]
+__all__ = ["START_CODE", "BoundedFile", "OverrunError"]
+
+#: What H.264, H.265 and MPEG begin their units with.
+START_CODE = b"\0\0\1"
 
 
 class OverrunError(Exception):
@@ -34,13 +42,50 @@ class BoundedFile:
         self.overrun = False
         self._raising = raising
         self._longest_read = 2**63
+        self._raised: BaseException | None = None
         self._file = path.open("rb")
         self._size = os.fstat(self._file.fileno()).st_size
         self.allow()
 
-    def allow(self, num_bytes: float = math.inf, reads: float = math.inf, seconds: float = math.inf) -> None:
-        """Begin a step that may read so many bytes, in so many reads, until so many seconds from now."""
+    def allow(
+        self,
+        num_bytes: float = math.inf,
+        reads: float = math.inf,
+        seconds: float = math.inf,
+        start_codes: float = math.inf,
+    ) -> None:
+        """Begin a step that may read so many bytes, in so many reads, until so many seconds from now.
+
+        What it reads may hold so many start codes: libav sets aside 4 KiB for each unit of a packet, however small.
+        """
         self._bytes_left, self._reads_left, self._until = num_bytes, reads, time.monotonic() + seconds
+        self._start_codes_left = start_codes
+
+    @contextmanager
+    def step(self, **bounds: float) -> Iterator[None]:
+        """`allow` around one call of a library that loses what is raised while it reads, such as Ctrl-C.
+
+        What the handler of that signal raises ends the reading, and is raised where the call has come back.
+        """
+        self.allow(**bounds)
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler) or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, frame: FrameType | None) -> None:
+            try:
+                handler(number, frame)
+            except BaseException as error:
+                self._raised, self.overrun = error, True
+
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, handler)
+            if self._raised is not None:
+                raise self._raised
 
     def limit_reads(self, size: int) -> None:
         """From now on give no more than so many bytes at once, for a library that takes less for an answer."""
@@ -59,7 +104,12 @@ class BoundedFile:
         if self._bytes_left < 0 or self._reads_left < 0 or time.monotonic() > self._until:
             self.overrun = True
         if not self.overrun:
-            return self._file.read(wanted)
+            data = self._file.read(wanted)
+            if self._start_codes_left < math.inf:
+                self._start_codes_left -= data.count(START_CODE)
+                self.overrun = self._start_codes_left < 0
+            if not self.overrun:
+                return data
         if self._raising:
             raise OverrunError
         return b""

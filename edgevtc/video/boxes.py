@@ -22,12 +22,15 @@ CONTAINERS = frozenset(b"moov trak mdia minf stbl moof traf edts mvex dinf tref 
 #: Boxes that hold others behind fields of their own: no table belongs there, but libav would take it.
 DESCRIPTIONS = frozenset({b"stsd", b"iprp", b"meta"})
 MAX_DESCRIPTION_BYTES = 2**24
+#: Boxes that libav knows an MP4 or a MOV by, where they come first.
+FIRST = frozenset(b"ftyp moov mdat udta pnot wide free junk pict ediw".split())
 TABLES = (b"stsz", b"stz2", b"trun", b"stsc", b"ctts", b"sbgp", b"elst", b"cmov")
 #: libav goes to a depth of 11, and refuses a file that goes deeper.
 MAX_DEPTH = 16
 #: Two and a half hours of fragments of a single frame, at 30 a second.
 MAX_BOXES = 2_000_000
-#: Entries of libav's index, which takes up to 70 bytes for each. A day at 60 frames a second has 9.2 million, with sound.
+#: Entries of libav's index, which takes up to 70 bytes for each. A day at 60 frames a second has 9.2 million, sound
+#: with it.
 MAX_ENTRIES = 12_000_000
 #: Uncompressed sound is indexed in pieces of so many samples, or more.
 SHORTEST_PIECE = 160
@@ -38,8 +41,11 @@ class ClaimError(Exception):
     """What is wrong with an index, and what to do."""
 
 
-def check_index(path: Path) -> None:
+def check_index(path: Path) -> bool:
     """Refuse a file whose index claims more samples than it has bytes, or more than fit in memory.
+
+    Returns:
+        Whether the file is an MP4 or a MOV, by its first bytes.
 
     Raises:
         VideoError: The claim is impossible, too large, or hidden.
@@ -52,6 +58,8 @@ def check_index(path: Path) -> None:
             walk.finish_track()
         except ClaimError as error:
             raise VideoError(f"{path.name} {error}") from None
+        file.seek(4)
+        return file.read(4) in FIRST
 
 
 @dataclass

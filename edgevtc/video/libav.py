@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,17 +18,29 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from edgevtc.errors import VideoError
-from edgevtc.video.bounded import BoundedFile
+from edgevtc.video.bounded import START_CODE, BoundedFile
 from edgevtc.video.boxes import check_index
-from edgevtc.video.pictures import MAX_PIXELS, PICTURE_SUFFIXES, check_pixels
+from edgevtc.video.pictures import PICTURE_SUFFIXES, check_pixels
 
-__all__ = ["SEARCHED", "SHORTEST_JUMP_S", "Orientation", "VideoFile", "orientation_of", "timestamp_of", "to_rgb"]
+__all__ = [
+    "MAX_VIDEO_PIXELS",
+    "SEARCHED",
+    "SHORTEST_JUMP_S",
+    "Orientation",
+    "VideoFile",
+    "orientation_of",
+    "timestamp_of",
+    "to_rgb",
+]
 
 #: Demuxers that read one file and nothing else. Playlists (hls, concat, dash, sdp) would open whatever they name.
+MP4_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2"
 DEMUXERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,av1,obu,ivf,m4v,mjpeg,"
+    f"{MP4_DEMUXERS},matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,av1,obu,ivf,m4v,mjpeg,"
     "flv,live_flv,asf,ogg,gif,apng,nut,mxf,wtv,rm,dv,yuv4mpegpipe,h263,vc1"
 )
+#: 8192 x 4608. A decoder holds up to 16 pictures that others refer to, and some more.
+MAX_VIDEO_PIXELS = 36 * 2**20
 #: Above this, frame threading would hold too many decoded pictures at once.
 LARGE_PICTURE = 4096 * 2304
 MAX_THREADS = 8
@@ -47,6 +60,11 @@ ORDERED_BY_LIBAV = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
 #: own limit of time ends a read with a packet of what there was, and begins anew with the next.)
 READ_TIMEOUT_S = 15.0
 MAX_BYTES_A_PACKET = 2**27
+#: Finding it, or opening, passes by some thousand start codes. (Those in an MP4 are numbers in its index.)
+MAX_START_CODES_A_PACKET = 2**15
+#: Codecs whose packets libav takes apart into units, and more units than the slices of an 8K picture come to.
+MADE_OF_UNITS = frozenset({"h264", "hevc"})
+MAX_UNITS = 4096
 #: Decoders whose frame threads wait for one another for ever where a damaged file lacks a frame that others refer to.
 WAITING_FOR_EVER = frozenset({"hevc"})
 #: Damaged packets in a row after which the rest of the file is given up.
@@ -69,6 +87,7 @@ class VideoFile:
     Attributes:
         tick: Seconds a unit of timestamps.
         damaged: Packets that could not be read or decoded so far.
+        oversized: Whether one of them may have been refused for the size of its picture.
         deadline: When reading is given up, by the monotonic clock; infinite until it is set.
 
     Raises:
@@ -78,22 +97,23 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damaged = 0
+        self.oversized = False
         self.deadline = math.inf
         if not path.is_file():
             what = "is not a file" if path.exists() else "does not exist"
             raise VideoError(f"{path} {what}: give a video file, a picture, or a folder of pictures")
         if path.stat().st_size == 0:
             raise VideoError(f"{path.name} is empty: was it copied or recorded to its end?")
-        check_index(path)
+        self._is_mp4 = check_index(path)
         self._open()
 
     def _open(self, **options: str) -> None:
         # libav reads through a file of ours, which bounds what it reads and sets aside. It goes by the suffix where
         # two formats begin alike, and gets no more of the name: "concat:a" would be a protocol.
         self._bytes = BoundedFile(self.path, name="video" + self.path.suffix)
-        self._bytes.allow(MAX_BYTES_A_PACKET, seconds=READ_TIMEOUT_S)
         try:
-            self._container = self._open_container(options)
+            with self._step():
+                self._container = self._open_container(options)
             # libav reads on to estimate how long a stream is; that its packets begin is all that is asked of it.
             self._bytes.overrun = False
         except BaseException:
@@ -106,8 +126,14 @@ class VideoFile:
             self.close()
             raise
 
+    def _step(self) -> AbstractContextManager[None]:
+        """What libav may read to find the next packet, or to open the file."""
+        start_codes = math.inf if self._is_mp4 else MAX_START_CODES_A_PACKET
+        return self._bytes.step(num_bytes=MAX_BYTES_A_PACKET, seconds=READ_TIMEOUT_S, start_codes=start_codes)
+
     def _open_container(self, options: dict[str, str]) -> InputContainer:
-        options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file", **options}
+        demuxers = MP4_DEMUXERS if self._is_mp4 else DEMUXERS
+        options = {"format_whitelist": demuxers, "protocol_whitelist": "file", **options}
         try:
             # Not `options`: before PyAV 17 those overrun memory in containers without a header, such as MPEG-PS.
             return av.open(self._bytes, container_options=options, **TAGS)
@@ -130,10 +156,10 @@ class VideoFile:
             raise VideoError(
                 f"{self.path.name}: libav, as built into PyAV, has no decoder for its video: convert it to H.264"
             )
-        check_pixels(self.path.name, context.width or 1, context.height or 1)
+        check_pixels(self.path.name, context.width or 1, context.height or 1, MAX_VIDEO_PIXELS)
         # Asked for now: where a decoder cannot be opened, PyAV 19 dies of this question.
         self._decoder = str(context.name)
-        context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.options = {"max_pixels": str(MAX_VIDEO_PIXELS)}
         if context.width * context.height <= LARGE_PICTURE:
             context.thread_type = "SLICE" if self._decoder in WAITING_FOR_EVER else "AUTO"
             context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
@@ -202,9 +228,9 @@ class VideoFile:
         """Go to the last keyframe at or before a timestamp, as far as the container knows; False if that cannot be."""
         if self.container in UNSEEKABLE:
             return False
-        self._bytes.allow(seconds=READ_TIMEOUT_S)
         try:
-            self._container.seek(ticks, stream=self.stream)
+            with self._bytes.step(seconds=READ_TIMEOUT_S):
+                self._container.seek(ticks, stream=self.stream)
         except (av.FFmpegError, OverflowError):
             return False
         return not self._bytes.overrun
@@ -255,8 +281,8 @@ class VideoFile:
             raise VideoError(
                 f"{self.path.name} takes too long to look through: put it into a container with an index, such as MP4"
             )
-        self._bytes.allow(MAX_BYTES_A_PACKET, seconds=READ_TIMEOUT_S)
-        packet = next(packets, None)
+        with self._step():
+            packet = next(packets, None)
         if packet is None and self._bytes.overrun:
             self.damaged += 1
         return packet
@@ -277,9 +303,12 @@ class VideoFile:
                     continue
                 started, earliest = True, timestamp_of(packet)
             try:
-                decoded = self.stream.codec_context.decode(packet)
+                decoded = self._decode(packet)
                 damaged_in_a_row = 0
-            except DECODING_ERRORS:
+            except DECODING_ERRORS as error:
+                # Of a picture that is too large, libav calls a number invalid, or leaves the size at zero.
+                invalid = getattr(error, "errno", None) == errno.EINVAL
+                self.oversized = self.oversized or invalid or not self.stream.codec_context.width
                 self.damaged += 1
                 damaged_in_a_row += 1
                 if damaged_in_a_row > MAX_DAMAGED_IN_A_ROW:
@@ -290,6 +319,12 @@ class VideoFile:
             yield from (frame for frame in self.stream.codec_context.decode(None) if is_due(frame, earliest))
         except DECODING_ERRORS:
             self.damaged += 1
+
+    def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+        """Decode a packet, which in a damaged or a hostile file may have units without number."""
+        if self._decoder in MADE_OF_UNITS and bytes(packet).count(START_CODE) > MAX_UNITS:
+            raise ValueError
+        return self.stream.codec_context.decode(packet)
 
 
 def is_due(frame: av.VideoFrame, earliest: int | None) -> bool:

@@ -103,17 +103,18 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
-def check_pixels(name: str, width: int, height: int) -> None:
+def check_pixels(name: str, width: int, height: int, limit: int | None = None) -> None:
     """Refuse pictures whose decoded size would not fit a small device.
 
     Raises:
-        VideoError: The picture is larger than `MAX_PIXELS`, or empty.
+        VideoError: The picture has more pixels than `limit`, which is `MAX_PIXELS` for single ones, or none.
     """
+    limit = limit or MAX_PIXELS
     if width < 1 or height < 1:
         raise VideoError(f"{name}: the picture is {width}x{height} pixels: it holds nothing to look at")
-    if width * height > MAX_PIXELS:
+    if width * height > limit:
         raise VideoError(
-            f"{name}: the picture is {width}x{height} pixels, above the limit of {MAX_PIXELS // 2**20} Mi pixels: "
+            f"{name}: the picture is {width}x{height} pixels, above the limit of {limit // 2**20} Mi pixels: "
             "scale it down first"
         )
 

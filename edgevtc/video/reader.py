@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevtc.errors import VideoError
-from edgevtc.video.libav import SEARCHED, VideoFile, orientation_of, timestamp_of, to_rgb
-from edgevtc.video.pictures import MAX_PIXELS
+from edgevtc.video.libav import MAX_VIDEO_PIXELS, SEARCHED, VideoFile, orientation_of, timestamp_of, to_rgb
 from edgevtc.video.sampling import VideoInfo
 from edgevtc.video.timeline import ASSUMED_RATE, Tail, another_follows, read_to_end
 from edgevtc.video.transport import ends_in_a_packet
@@ -92,9 +91,9 @@ class VideoReader:
         file = self._file
         first = next(file.frames(from_keyframe=False), None)
         if first is None:
+            too_large = f", or its pictures are above {MAX_VIDEO_PIXELS // 2**20} Mi pixels" if file.oversized else ""
             raise VideoError(
-                f"{file.path.name}: no frame of its {file.codec} video can be decoded: it is damaged, "
-                f"or its pictures are above {MAX_PIXELS // 2**20} Mi pixels"
+                f"{file.path.name}: no frame of its {file.codec} video can be decoded: it is damaged{too_large}"
             )
         self._orientation = orientation_of(first)
         width, height = first.width, first.height

@@ -1,4 +1,5 @@
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from test_video_reading import write_with_sound
 from video_clips import Encoding, number_shown, write_clip
 
 from edgevtc.errors import VideoError
-from edgevtc.video import FrameSampler, libav, probe, reader, timeline
+from edgevtc.video import FrameSampler, bounded, libav, probe, reader, timeline
 
 FAST_START = Encoding(muxer={"movflags": "faststart"})
 
@@ -311,3 +312,113 @@ def test_frame_threads_that_wait_for_a_missing_frame_do_not_hang():
     path = Path(__file__).parents[1] / "data" / "video" / "frames_missing.mkv"
     done = subprocess.run([sys.executable, "-c", read, str(path)], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("8\n", 0)
+
+
+def units_ahead(data: bytes, unit: bytes) -> bytes:
+    return unit * 100_000 + data
+
+
+def units_in_the_middle(data: bytes, unit: bytes) -> bytes:
+    at = data.index(b"\0\0\1", len(data) // 2)
+    at -= data[at - 1] == 0
+    return data[:at] + unit * 100_000 + data[at:]
+
+
+@pytest.mark.parametrize("place", [units_ahead, units_in_the_middle])
+@pytest.mark.parametrize(
+    ("name", "encoding", "unit"),
+    [
+        ("units.h264", Encoding(), b"\0\0\1\x09\xf0"),
+        ("units.hevc", Encoding("libx265", {"x265-params": "log-level=none"}), b"\0\0\1\x46\1\x50"),
+    ],
+)
+def test_units_without_number_are_not_taken_apart(place, name, encoding, unit, tmp_path):
+    # libav takes 4 KiB for each, and that several times over: the peak of a process of its own tells.
+    path = write_clip(tmp_path / name, 30, encoding)
+    path.write_bytes(place(path.read_bytes(), unit))
+    assert extra_mebibytes(path) < 300
+
+
+def extra_mebibytes(path: Path) -> float:
+    """What reading a file adds to the peak of a process's memory."""
+    code = """if True:
+        import sys
+        from edgevtc.errors import VideoError
+        from edgevtc.video import iter_frames
+
+        def peak():
+            return int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) / 1024
+
+        before = peak()
+        try:
+            list(iter_frames(sys.argv[1], 4))
+        except VideoError:
+            pass
+        print(peak() - before)
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
+    return float(done.stdout)
+
+
+def test_pictures_of_many_slices_are_read(tmp_path):
+    # As many as an 8K picture has rows of blocks.
+    encoding = Encoding(options={"x264-params": "slices=270:slice-min-mbs=1:threads=1"})
+    path = write_clip(tmp_path / "slices.h264", 4, encoding, size=(4320, 64))
+    assert path.read_bytes().count(b"\0\0\1") > 1000
+    with FrameSampler(path, 4) as sampler:
+        assert [number_shown(frame.image) for frame in sampler] == [0, 1, 2, 3]
+        assert sampler.warnings == []
+
+
+@pytest.mark.parametrize("call", ["read", "seek"])
+def test_an_interrupt_that_reaches_libav_is_not_lost(call, tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "slow.mp4", 30)
+    original = getattr(bounded.BoundedFile, call)
+
+    def interrupted(self, *arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(bounded.BoundedFile, call, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        probe(path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_that_raises_nothing_does_not_end_the_reading(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "slow.mp4", 30)
+    original, seen = bounded.BoundedFile.seek, []
+
+    def interrupted(self, *arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(bounded.BoundedFile, "seek", interrupted)
+    before = signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+    try:
+        assert probe(path).num_frames == 30
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen
+
+
+def test_only_what_may_be_too_large_is_said_to_be(tmp_path):
+    path = write_clip(tmp_path / "damaged.mkv", 3, Encoding("ffv1"))
+    data = bytearray(path.read_bytes())
+    first = data.index(b"\x1f\x43\xb6\x75") + 40  # the first cluster's pictures
+    data[first:] = bytes(len(data) - first)
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match=r"can be decoded: it is damaged$"):
+        probe(path)
+
+
+@pytest.mark.parametrize(("width", "height", "allowed"), [(8192, 4320, True), (8192, 8192, False)])
+def test_a_video_may_be_8k_and_no_square_of_that_width(width, height, allowed, tmp_path):
+    path = write_clip(tmp_path / "large.avi", 1, Encoding("mjpeg", pixel_format="yuvj420p"), size=(64, 48))
+    data = path.read_bytes().replace(struct.pack("<II", 48, 64), struct.pack("<II", width, height))
+    path.write_bytes(data.replace(struct.pack(">HH", 64, 48), struct.pack(">HH", height, width)))
+    if allowed:
+        libav.VideoFile(path).close()
+    else:
+        with pytest.raises(VideoError, match="8192x8192 pixels, above the limit of 36 Mi pixels: scale it down"):
+            libav.VideoFile(path)

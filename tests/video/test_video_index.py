@@ -118,9 +118,7 @@ def edits_times_samples(data: bytes) -> bytes:
 
 def chunks_of_sound(data: bytes) -> bytes:
     # Forty places of two thousand million samples each, in 160 bytes: libav takes 2 GB.
-    return replace(
-        data, stsc=struct.pack(">IIIII", 0, 1, 1, 2**31 - 1, 1), stco=struct.pack(">II", 0, 40) + bytes(160)
-    )
+    return replace(data, stsc=struct.pack(">IIIII", 0, 1, 1, 2**31 - 1, 1), stco=struct.pack(">II", 0, 40) + bytes(160))
 
 
 def groups_of_samples(data: bytes) -> bytes:
