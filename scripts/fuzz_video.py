@@ -2,8 +2,9 @@
 
 python scripts/fuzz_video.py [--files 2000] [--seed 0] [--timeout-s 20] [--write]
 
-Every file is a valid clip that was cut, overwritten, shuffled or spliced by a seeded generator. A worker process reads
-it; one that dies, hangs, raises anything but VideoError, or gives another number of frames than asked for is a finding.
+Every file is a valid clip that was cut, overwritten, shuffled, spliced, or made to claim more than it holds, by a
+seeded generator. A worker process reads it; one that dies, hangs, raises anything but VideoError, or gives another
+number of frames than asked for is a finding.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import multiprocessing
 import os
 import resource
+import struct
 import tempfile
 import time
 from collections import Counter
@@ -23,6 +25,7 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
+from video_boxes import box, edit_boxes
 from video_clips import Encoding, has_encoder, numbered_picture, write_clip
 from video_formats import FORMATS, replace_section
 
@@ -31,6 +34,15 @@ from edgevtc.video import FrameSampler
 
 NUM_FRAMES = 4
 MEMORY_GIB = 4
+DAMAGES = ("cut", "head cut", "bits", "bytes", "numbers", "header", "zeros", "shuffle", "splice")
+#: Where a file has boxes or units, they are chosen so much more often than other damage.
+CLAIMS_WEIGHT = 4
+#: Boxes of an MP4 → where the count of their entries stands.
+COUNT_AT = {b"stsz": 8, b"stts": 4, b"ctts": 4, b"stsc": 4, b"stco": 4, b"stss": 4, b"elst": 4, b"trun": 4}
+#: The smallest units of H.264, H.265 and MPEG.
+UNITS = (b"\0\0\1\x09\xf0", b"\0\0\1\x46\1\x50", b"\0\0\1\x06\x80", b"\0\0\1\x0c", b"\0\0\1\x41", b"\0\0\1\xb3")
+MAX_ADDED = 200_000
+MAX_EDITS = 2000
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,8 @@ def write_seeds(folder: Path) -> list[Path]:
 
 def mutate(data: bytes, other: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
     """One kind of damage, chosen by the generator: its name and the damaged file."""
-    kind = str(rng.choice(["cut", "head cut", "bits", "bytes", "numbers", "header", "zeros", "shuffle", "splice"]))
+    claims = ["boxes"] if data[4:8] == b"ftyp" else ["units"] if data[:3] in (b"\0\0\1", b"\0\0\0") else []
+    kind = str(rng.choice([*DAMAGES, *claims * CLAIMS_WEIGHT]))
     out = bytearray(data)
     size = len(out)
     if kind == "cut":
@@ -142,6 +155,11 @@ def mutate(data: bytes, other: bytes, rng: np.random.Generator) -> tuple[str, by
         for _ in range(int(rng.integers(1, 12))):
             at = int(rng.integers(0, min(1500, size))) * int(rng.choice([1, -1]))
             out[at if abs(at) < size else 0] = int(rng.integers(256))
+    elif kind == "boxes":
+        out = bytearray(claim_boxes(data, rng))
+    elif kind == "units":
+        for at in rng.integers(0, size, int(rng.integers(1, 4))):
+            out[at:at] = UNITS[int(rng.integers(len(UNITS)))] * int(rng.integers(1, MAX_ADDED))
     elif kind == "zeros":
         at, length = int(rng.integers(0, size)), int(rng.integers(1, max(2, size // 3)))
         out[at : at + length] = bytes(min(length, size - at))
@@ -153,6 +171,27 @@ def mutate(data: bytes, other: bytes, rng: np.random.Generator) -> tuple[str, by
         at = int(rng.integers(0, size))
         out = out[:at] + bytearray(other[int(rng.integers(0, len(other))) :])
     return kind, bytes(out)
+
+
+def claim_boxes(data: bytes, rng: np.random.Generator) -> bytes:
+    """An MP4 whose boxes claim what they do not hold, have no end, or are many."""
+
+    def edit(kind: bytes, content: bytes) -> bytes:
+        if kind in COUNT_AT and rng.random() < 0.3:
+            at, count = COUNT_AT[kind], int(rng.choice([2**32 - 1, 2**31 - 1, 10**8, 10**6, 10**4]))
+            content = content[:at] + struct.pack(">I", count) + content[at + 4 :]
+            if kind == b"stsz":  # one size for all: nothing else has to be there
+                content = content[:4] + struct.pack(">I", int(rng.integers(1, 1000))) + content[8:]
+            elif kind == b"elst":
+                content = content[:8] + content[8:20] * int(rng.integers(1, MAX_EDITS))
+        whole = box(kind, content)
+        if rng.random() < 0.02:
+            whole = bytes(4) + whole[4:]
+        if rng.random() < 0.02:
+            whole = box(b"free") * int(rng.integers(1, MAX_ADDED)) + whole
+        return whole
+
+    return edit_boxes(data, edit)
 
 
 def mutations(seeds: list[Path], count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:

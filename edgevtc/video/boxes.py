@@ -32,6 +32,8 @@ MAX_BOXES = 2_000_000
 #: Entries of libav's index, which takes up to 70 bytes for each. A day at 60 frames a second has 9.2 million, sound
 #: with it.
 MAX_ENTRIES = 12_000_000
+#: Edits of a track that show something. Each costs libav, and who looks through the file, up to all samples anew.
+MAX_EDITS = 1000
 #: Uncompressed sound is indexed in pieces of so many samples, or more.
 SHORTEST_PIECE = 160
 REMUX = "copy it into a new file (ffmpeg -i OLD -c copy NEW.mp4)"
@@ -149,6 +151,8 @@ class Walk:
             self._count(self._number(start + 4))
         elif kind == b"elst":
             track.edits += self._edits(start, end)
+            if track.edits > MAX_EDITS:
+                raise ClaimError(f"has {track.edits} edits on one track, above the limit of {MAX_EDITS}: {REMUX}")
         elif kind in (b"stco", b"co64"):
             track.chunks += min(self._number(start + 4), (end - start) // 4)
         elif kind == b"stsc":

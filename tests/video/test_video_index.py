@@ -116,6 +116,10 @@ def edits_times_samples(data: bytes) -> bytes:
     return replace(claim(data, 200_000), elst=edits) + box(b"free", bytes(200_000))
 
 
+def many_edits(data: bytes) -> bytes:
+    return replace(data, elst=struct.pack(">II", 0, 1001) + struct.pack(">IiI", 1000, 0, 2**16) * 1001)
+
+
 def chunks_of_sound(data: bytes) -> bytes:
     # Forty places of two thousand million samples each, in 160 bytes: libav takes 2 GB.
     return replace(data, stsc=struct.pack(">IIIII", 0, 1, 1, 2**31 - 1, 1), stco=struct.pack(">II", 0, 40) + bytes(160))
@@ -139,6 +143,7 @@ def groups_of_samples(data: bytes) -> bytes:
         (in_a_description, "hides its index"),
         (behind_junk, "claims 60000000 samples in"),
         (edits_times_samples, "claims an index of 100000000 entries"),
+        (many_edits, "has 1001 edits on one track"),
         (groups_of_samples, "claims an index of 2147483677 entries"),
     ],
 )
