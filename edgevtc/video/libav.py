@@ -7,7 +7,6 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,8 +110,9 @@ class VideoFile:
         # libav reads through a file of ours, which bounds what it reads and sets aside. It goes by the suffix where
         # two formats begin alike, and gets no more of the name: "concat:a" would be a protocol.
         self._bytes = BoundedFile(self.path, name="video" + self.path.suffix)
+        self._allow_packet()
         try:
-            with self._step():
+            with self._bytes.deferring():
                 self._container = self._open_container(options)
             # libav reads on to estimate how long a stream is; that its packets begin is all that is asked of it.
             self._bytes.overrun = False
@@ -126,10 +126,10 @@ class VideoFile:
             self.close()
             raise
 
-    def _step(self) -> AbstractContextManager[None]:
-        """What libav may read to find the next packet, or to open the file."""
+    def _allow_packet(self) -> None:
+        """Allow libav to read what it takes to find the next packet, or to open the file."""
         start_codes = math.inf if self._is_mp4 else MAX_START_CODES_A_PACKET
-        return self._bytes.step(num_bytes=MAX_BYTES_A_PACKET, seconds=READ_TIMEOUT_S, start_codes=start_codes)
+        self._bytes.allow(MAX_BYTES_A_PACKET, seconds=READ_TIMEOUT_S, start_codes=start_codes)
 
     def _open_container(self, options: dict[str, str]) -> InputContainer:
         demuxers = MP4_DEMUXERS if self._is_mp4 else DEMUXERS
@@ -228,8 +228,9 @@ class VideoFile:
         """Go to the last keyframe at or before a timestamp, as far as the container knows; False if that cannot be."""
         if self.container in UNSEEKABLE:
             return False
+        self._bytes.allow(seconds=READ_TIMEOUT_S)
         try:
-            with self._bytes.step(seconds=READ_TIMEOUT_S):
+            with self._bytes.deferring():
                 self._container.seek(ticks, stream=self.stream)
         except (av.FFmpegError, OverflowError):
             return False
@@ -245,13 +246,14 @@ class VideoFile:
         self._open(fflags="noparse+nofillin")
         damaged, goes_back = self.damaged, False
         latest = -(2**63)
-        for packet in self.packets():
-            when = packet.dts if packet.dts is not None else packet.pts
-            if when is not None:
-                if (when - latest) * self.tick < -SHORTEST_JUMP_S:
-                    goes_back = True
-                    break
-                latest = when
+        with self._bytes.deferring():
+            for packet in self.packets():
+                when = packet.dts if packet.dts is not None else packet.pts
+                if when is not None:
+                    if (when - latest) * self.tick < -SHORTEST_JUMP_S:
+                        goes_back = True
+                        break
+                    latest = when
         self.damaged = damaged
         self.rewind()
         return goes_back
@@ -281,7 +283,8 @@ class VideoFile:
             raise VideoError(
                 f"{self.path.name} takes too long to look through: put it into a container with an index, such as MP4"
             )
-        with self._step():
+        self._allow_packet()
+        with self._bytes.deferring():
             packet = next(packets, None)
         if packet is None and self._bytes.overrun:
             self.damaged += 1
