@@ -340,9 +340,7 @@ def test_a_pooling_head_comes_from_a_file_a_folder_or_a_repository(hub, tiny_fol
     # Model and head of one repository, in outline.
     both, options = find_checkpoint("someone/model", siglip_head="someone/model", outlines=tmp_path / "outlines")
     assert options.siglip_head == both
-    with pytest.raises(
-        ConfigError, match="no 'there/is/none' to take a pooling head from: give a file"
-    ):
+    with pytest.raises(ConfigError, match="no 'there/is/none' to take a pooling head from: give a file"):
         find_checkpoint("embedded", siglip_head="there/is/none")
 
 
