@@ -5,8 +5,9 @@ from __future__ import annotations
 import zipfile
 
 from edgevtc import Runner
-from edgevtc.bundle import embedded_path
+from edgevtc.bundle import Bundle, embedded_path
 from edgevtc.cli import main
+from edgevtc.measure.verify import answer_limit
 
 #: Bytes a wheel may have.
 WHEEL_LIMIT = 25_000_000
@@ -25,6 +26,13 @@ def test_every_method_answers_a_question_about_a_sample(samples, capsys):
         assert f'"tokens_kept": {budget}' in report
         said[name] = report
     assert all('"answer": "' in report and '"answer": ""' not in report for report in said.values())
+
+
+def test_a_device_is_held_to_its_answer():
+    """Verify lets another answer pass where the model itself is undecided: not about this question."""
+    manifest = Bundle().manifest
+    assert manifest.verification is not None
+    assert manifest.verification.answer_margin > answer_limit(manifest) > 0
 
 
 def test_the_package_is_small_enough_to_install(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgevtc.cli.command import Command, add_json_argument, print_json, status
+from edgevtc.cli.command import Command, add_json_argument, print_json, status, warn
 
 if TYPE_CHECKING:
     from edgevtc.bundle import Bundle
@@ -178,11 +178,18 @@ class Export(Command):
 
 
 def report(bundle: Bundle, *, as_json: bool) -> None:
-    """What was written, and how far it is from torch."""
+    """What was written, how far it is from torch, and what verifying it later cannot tell."""
+    from edgevtc.measure.verify import answer_limit
+
     manifest = bundle.manifest
     assert manifest.verification is not None  # an export always verifies
     size = sum(entry.size for entry in manifest.files.values())
     graph, worst = max(manifest.verification.differences.items(), key=lambda item: item[1])
+    if (margin := manifest.verification.answer_margin) < (firm := answer_limit(manifest)):
+        warn(
+            f"warning: the answer to {manifest.verification.question!r} is undecided (margin {margin:.2g}, {firm:.2g} is "
+            "firm), so verify will hold no device to it: a recipe's first example should be surely answered"
+        )
     if as_json:
         entries = [
             {"name": entry.name, "budget": entry.budget, "retention_ratio": entry.retention_ratio}

@@ -45,6 +45,7 @@ COARSE_LIMITS = {"float16": (2e-2, 0.9995), "w8a8": (0.2, 0.99)}
 #: By how much fewer positions, and places of inputs, may be equal than survived noise of the encoder's own size: near
 #: ties fall either way, and the noise was drawn once. Of positions at least two.
 OVERLAP_SLACK, AGREEMENT_SLACK, POSITIONS_SLACK = 0.05, 0.1, 2
+DEFAULT_SLACKS = OVERLAP_SLACK, AGREEMENT_SLACK
 
 #: The same where a bundle's own arithmetic is coarser than float32: float16 is to keep 99 % of the positions, and the
 #: noise of int8 has larger outliers than what was drawn.
@@ -126,8 +127,11 @@ class Verifier:
         coarse, self.least_cosine = COARSE_LIMITS.get(arithmetic, (0.0, 0.0))
         self.vision_limit = max(self.limit, coarse)
         self.compressor_limit = max(self.limit, COARSE_LIMITS.get(vision.compute_dtype, (0.0, 0.0))[0])
-        slacks = OVERLAP_SLACK, AGREEMENT_SLACK
-        self.slacks = COARSE_SLACKS.get(arithmetic, slacks) if on_cpu or arithmetic == "w8a8" else slacks
+        # Compressors compute in floats also behind an encoder that does not, and are given torch's own features.
+        self.vision_slacks, self.compressor_slacks = (
+            COARSE_SLACKS[kind] if kind in COARSE_SLACKS and (on_cpu or kind == "w8a8") else DEFAULT_SLACKS
+            for kind in (arithmetic, vision.compute_dtype)
+        )
         self._noise = self.vision_limit  # of the encoder, where the device has no encoder to measure
         self.features: dict[str, np.ndarray] | None = None  # what the encoder made of the frames, once it did
 
@@ -181,11 +185,13 @@ class Verifier:
     def _compressor(self, method: MethodEntry) -> Iterator[Check]:
         inputs = {name: self.references.features[name] for name in method.needs}
         shapes = compressor_shapes(self.bundle.manifest.vision, method)
-        yield self._reduced(method.compressor, method, inputs, shapes, NOISE_LEVELS[0], self.compressor_limit)
+        noise, limit, slacks = NOISE_LEVELS[0], self.compressor_limit, self.compressor_slacks
+        yield self._reduced(method.compressor, method, inputs, shapes, noise, limit, slacks)
 
     def _fused(self, method: MethodEntry) -> Iterator[Check]:
         inputs, shapes = {"frames": self.references.frames}, fused_shapes(self.bundle.manifest.vision, method)
-        yield self._reduced(method.fused, method, inputs, shapes, self._noise, self.vision_limit, self.least_cosine)
+        limit, slacks, least = self.vision_limit, self.vision_slacks, self.least_cosine
+        yield self._reduced(method.fused, method, inputs, shapes, self._noise, limit, slacks, least)
 
     def _reduced(
         self,
@@ -195,6 +201,7 @@ class Verifier:
         shapes: Mapping[str, Shape],
         noise: float,
         limit: float,
+        slacks: tuple[float, float],
         least_cosine: float = 0.0,
     ) -> Check:
         """One graph that ends in B tokens: its decisions, and its tokens where they were made of the same inputs.
@@ -211,7 +218,7 @@ class Verifier:
         )
         expected = self.references.methods[method_key(method.name, method.budget)]
         decisions = compare_decisions(positions, assignment, expected.positions, expected.assignment)
-        least_overlap, least_agreement = firmness(expected, noise, self.slacks)
+        least_overlap, least_agreement = firmness(expected, noise, slacks)
         projected = tokens.astype(np.float32) @ self.references.projection
         found = difference(projected[decisions.slots], expected.tokens[decisions.expected_slots])
         reason = ""
@@ -268,7 +275,7 @@ class Verifier:
     def _answer(self) -> Iterator[Check]:
         runner = Runner(self.bundle.path, device=self.device, threads=self.threads)
         _, found = greedy_answer(runner, self.references.frames, self.entry.question, self.features)
-        tolerance = answer_limit(self.bundle.manifest)
+        tolerance = answer_limit(self.bundle.manifest, self.limit, self.slack)
         reason, passed = "", found == self.entry.answer
         if not passed:
             reason = f"the answer is {found!r} instead of {self.entry.answer!r}"
@@ -289,9 +296,7 @@ class Verifier:
         margin: float | None = None,
         reason: str = "",
     ) -> Check:
-        # What the export measured narrows the limit: a device has no reason to be much further off.
-        exported = self.entry.differences.get(part, limit)
-        tolerance = max(min(limit, EXPORT_FACTOR * exported + self.slack * limit), drift)
+        tolerance = max(narrowed(limit, self.entry.differences.get(part, limit), self.slack), drift)
         if not reason and not found.worst <= tolerance:
             reason = f"{output} differ by {found.worst:.2g} of the largest value, {tolerance:.2g} is allowed"
         if not reason and not found.cosine >= least_cosine:
@@ -317,7 +322,7 @@ def is_division(segments: np.ndarray, assignment: np.ndarray) -> bool:
 
 
 def firmness(
-    expected: MethodReference, noise: float, slacks: tuple[float, float] = (OVERLAP_SLACK, AGREEMENT_SLACK)
+    expected: MethodReference, noise: float, slacks: tuple[float, float] = DEFAULT_SLACKS
 ) -> tuple[float, float]:
     """Smallest shares of equal positions, and of inputs in their places, that decisions on noisy features may have."""
     if expected.stability.min() == 1:  # no noise moves them: they do not depend on the video
@@ -331,10 +336,30 @@ def arithmetic_of(vision: VisionEntry) -> str:
     return vision.compute_dtype if vision.weight_format == "float" else vision.weight_format
 
 
-def answer_limit(manifest: Manifest) -> float:
-    """Lead of an answer's token, relative to the largest logit, that a bundle's own arithmetic may turn round."""
-    coarse, _ = COARSE_LIMITS.get(arithmetic_of(manifest.vision), (0.0, 0.0))
-    return max(DECODER_LIMITS[next(iter(manifest.decoder.graphs))], coarse)
+def narrowed(limit: float, exported: float, slack: float) -> float:
+    """A limit as what the export measured narrows it: a device has no reason to be much further off."""
+    return min(limit, EXPORT_FACTOR * exported + slack * limit)
+
+
+def answer_limit(manifest: Manifest, floor: float = CPU_LIMIT, slack: float = CPU_SLACK) -> float:
+    """Lead of an answer's token, relative to the largest logit, that a bundle's own arithmetic may turn round.
+
+    By what the export measured of the default decoder and, where it is coarser than float32, of the encoder: twice,
+    for two tokens may move towards one another. By their limits alone while the bundle is being exported.
+
+    Args:
+        manifest: The bundle's.
+        floor: Limit of a graph in float32 on the device.
+        slack: Of this share of a limit a device may be further off than the export was.
+    """
+    form, graph = next(iter(manifest.decoder.graphs.items()))
+    limits = {graph: max(DECODER_LIMITS[form], floor)}
+    if (kind := arithmetic_of(manifest.vision)) in COARSE_LIMITS:
+        limits[manifest.vision.encoder] = COARSE_LIMITS[kind][0]
+    measured = manifest.verification.differences if manifest.verification is not None else {}
+    if not measured:
+        return max(limits.values())
+    return 2 * max(narrowed(limit, measured.get(part, limit), slack) for part, limit in limits.items())
 
 
 def verification(bundle: Bundle) -> VerificationEntry:
