@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from edgevtc.backends import Backend, create_backend
-from edgevtc.bundle import Bundle
+from edgevtc.bundle import Bundle, read_text
 from edgevtc.decoder.generator import Generator
 from edgevtc.decoder.prompt import Rows, VisualSpan, assemble
 from edgevtc.decoder.text import ChatTemplate, Message, TextCodec
@@ -54,7 +54,7 @@ class LoadedBundle:
         graph = self.backend.load(self.bundle.path, self.bundle.file(decoder.graphs[self.weight_format]))
         self.generator = Generator(self.backend, graph, decoder, self.bundle.tensor(decoder.embeddings))
         self.text = TextCodec(self.bundle.file("tokenizer.json"))
-        self.template = ChatTemplate(self.bundle.file("chat_template.jinja").read_text(encoding="utf-8"))
+        self.template = ChatTemplate.read(self.bundle.file("chat_template.jinja"))
         self.stop_ids, self.max_tokens = generation_defaults(self.bundle)
         self.video_token_id = self.text.token_id(manifest.prompt.video_token)
         self.domain = Domain.read(self.bundle.file(manifest.domain)) if manifest.domain else None
@@ -73,9 +73,21 @@ class LoadedBundle:
 
 
 def generation_defaults(bundle: Bundle) -> tuple[set[int], int]:
-    """Stop ids and the length of an answer, from the checkpoint's generation_config.json."""
-    config = json.loads(bundle.file("generation_config.json").read_text(encoding="utf-8"))
-    stop = config.get("eos_token_id")
-    if stop is None:
-        raise BundleError(f"{bundle.path}: generation_config.json names no eos_token_id: export the bundle again")
-    return set(stop if isinstance(stop, list) else [stop]), config.get("max_new_tokens") or DEFAULT_MAX_TOKENS
+    """Stop ids and the length of an answer, from the checkpoint's generation_config.json.
+
+    Raises:
+        BundleError: It is no JSON, names no stop ids, or has something else where numbers belong.
+    """
+    path = bundle.file("generation_config.json")
+    try:
+        config = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not JSON ({error}): export the bundle again") from None
+    stop = config.get("eos_token_id") if isinstance(config, dict) else None
+    if stop in (None, []):
+        raise BundleError(f"{path} names no eos_token_id: export the bundle again")
+    ids = stop if isinstance(stop, list) else [stop]
+    length = config.get("max_new_tokens") or DEFAULT_MAX_TOKENS
+    if not all(type(number) is int for number in (*ids, length)) or length < 1:
+        raise BundleError(f"{path} has no numbers as eos_token_id and max_new_tokens: export the bundle again")
+    return set(ids), length

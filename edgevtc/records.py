@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from edgevtc.errors import EdgeVTCError, choices
 
-__all__ = ["read_record"]
+__all__ = ["NOT_EMPTY", "Ratio", "Rule", "Size", "one_of", "read_record"]
 
 Record = TypeVar("Record")
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What a value has to be beyond its type, in an annotation: ``Annotated[int, Rule(is_even, "give an even one")]``.
+
+    Attributes:
+        holds: Whether a value of the type is valid.
+        advice: What is, for the end of an error message.
+    """
+
+    holds: Callable[[Any], bool]
+    advice: str
+
+
+def one_of(*values: str) -> Rule:
+    """The rule that a string is one of these."""
+    return Rule(values.__contains__, choices(values))
+
+
+#: A number of things of which there is at least one.
+Size = Annotated[int, Rule(lambda value: value >= 1, "give 1 or more")]
+
+#: A share of all tokens.
+Ratio = Annotated[float, Rule(lambda value: 0 < value <= 1, "give a number above 0 and up to 1")]
+
+#: For what is listed.
+NOT_EMPTY = Rule(bool, "give at least one")
+
+
 def read_record(kind: type[Record], value: Any, where: str, error: type[EdgeVTCError]) -> Record:
-    """A record of dataclass ``kind``, every field checked against its annotation.
+    """A record of dataclass ``kind``, every field checked against its annotation and the rules in it.
 
     Args:
         kind: A dataclass of strings, numbers, booleans, tuples, string-keyed dicts, unions with None, and such
@@ -25,7 +54,8 @@ def read_record(kind: type[Record], value: Any, where: str, error: type[EdgeVTCE
         error: What to raise.
 
     Raises:
-        EdgeVTCError: Of class ``error``: a field is unknown, missing or of another type; the message names it.
+        EdgeVTCError: Of class ``error``: a field is unknown, missing, of another type or against a rule; the message
+            names it.
     """
     if not isinstance(value, dict):
         raise error(f"{where}: expected named fields, found {value!r}")
@@ -43,7 +73,7 @@ def read_record(kind: type[Record], value: Any, where: str, error: type[EdgeVTCE
 @cache
 def field_types(kind: type) -> dict[str, Any]:
     """Field → type. Kept, for evaluating annotations costs more than the rest and bundles list hundreds of files."""
-    return get_type_hints(kind)
+    return get_type_hints(kind, include_extras=True)
 
 
 def convert(hint: Any, value: Any, where: str, error: type[EdgeVTCError]) -> Any:
@@ -51,6 +81,12 @@ def convert(hint: Any, value: Any, where: str, error: type[EdgeVTCError]) -> Any
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
+    if origin is Annotated:
+        kind, rule = arguments
+        found = convert(kind, value, where, error)
+        if not rule.holds(found):
+            raise error(f"{where}: {value!r} is not valid: {rule.advice}")
+        return found
     if isinstance(hint, type) and is_dataclass(hint):
         return read_record(hint, value, where, error)
     if origin in (Union, UnionType):
@@ -58,7 +94,10 @@ def convert(hint: Any, value: Any, where: str, error: type[EdgeVTCError]) -> Any
     if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(convert(arguments[0], item, where, error) for item in value)
     if origin is dict and isinstance(value, dict):
-        return {key: convert(arguments[1], item, f"{where}.{key}", error) for key, item in value.items()}
+        kind, of = arguments
+        return {
+            convert(kind, key, where, error): convert(of, item, f"{where}.{key}", error) for key, item in value.items()
+        }
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if origin is None and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
@@ -69,6 +108,8 @@ def convert(hint: Any, value: Any, where: str, error: type[EdgeVTCError]) -> Any
 def type_name(hint: Any) -> str:
     """An annotation in the words of JSON and TOML."""
     arguments = get_args(hint)
+    if get_origin(hint) is Annotated:
+        return type_name(arguments[0])
     if get_origin(hint) is tuple:
         return f"list of {type_name(arguments[0])}"
     if get_origin(hint) is dict:

@@ -13,7 +13,7 @@ from edgevtc.bundle.manifest import (
     VerificationEntry,
     VisionEntry,
 )
-from edgevtc.bundle.reader import Bundle, cache_dir, embedded_path
+from edgevtc.bundle.reader import Bundle, cache_dir, embedded_path, read_text
 from edgevtc.bundle.writer import BundleWriter, FolderWriter
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "VisionEntry",
     "cache_dir",
     "embedded_path",
+    "read_text",
 ]

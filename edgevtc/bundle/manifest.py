@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from edgevtc.errors import BundleError, ConfigError, choices
 from edgevtc.methods.spec import POSITION_MODES
-from edgevtc.records import read_record
+from edgevtc.records import NOT_EMPTY, Ratio, Size, one_of, read_record
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -47,8 +47,8 @@ class VisionEntry:
     Attributes:
         frames_per_call: C, frames the encoder graph takes at once.
         resample: Filter of the model's own image processor, by Pillow's name in lower case.
-        saliency: Source of the saliency output, `siglip_head` or `siglip_last_mean`.
-        frame_features: Source of the frame descriptors, `siglip_head` or `mean`.
+        saliency: Source of the saliency output, `siglip_head` or `siglip_last_mean`; "" where it has none.
+        frame_features: Source of the frame descriptors, `siglip_head` or `mean`; "" where there are none.
         dtype: Floating type of the graph's outputs.
         compute_dtype: Of the big products inside vision graphs: float32 or float16.
         weight_format: Of the encoder's products: float, as `compute_dtype` says, or w8a8.
@@ -56,20 +56,20 @@ class VisionEntry:
     """
 
     encoder: str
-    num_frames: int
-    tokens_per_frame: int
-    grid_height: int
-    grid_width: int
-    hidden_size: int
-    image_height: int
-    image_width: int
-    frames_per_call: int
+    num_frames: Size
+    tokens_per_frame: Size
+    grid_height: Size
+    grid_width: Size
+    hidden_size: Size
+    image_height: Size
+    image_width: Size
+    frames_per_call: Size
     resample: str
-    saliency: str
-    frame_features: str
-    dtype: str
-    compute_dtype: str = "float32"
-    weight_format: str = "float"
+    saliency: Annotated[str, one_of("siglip_head", "siglip_last_mean", "")]
+    frame_features: Annotated[str, one_of("siglip_head", "mean", "")]
+    dtype: Annotated[str, one_of("float32")]
+    compute_dtype: Annotated[str, one_of("float32", "float16")] = "float32"
+    weight_format: Annotated[str, one_of("float", "w8a8")] = "float"
     calibration: tuple[str, ...] = ()
 
 
@@ -86,18 +86,14 @@ class MethodEntry:
     """
 
     name: str
-    budget: int
-    retention_ratio: float
+    budget: Size
+    retention_ratio: Ratio
     needs: tuple[str, ...]
-    positions: str
+    positions: Annotated[str, one_of(*POSITION_MODES)]
     config: dict[str, Any]
     compressor: str
     fused: str = ""
     prefill_gflops: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.positions not in POSITION_MODES:
-            raise BundleError(f"manifest: positions {self.positions!r} is not valid: {choices(POSITION_MODES)}")
 
 
 @dataclass(frozen=True)
@@ -105,8 +101,8 @@ class TensorEntry:
     """A tensor of the weight store that the host reads itself."""
 
     file: str
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: Annotated[str, one_of("float16", "float32")]
+    shape: tuple[Size, ...]
 
 
 @dataclass(frozen=True)
@@ -121,14 +117,14 @@ class DecoderEntry:
         special_embeddings: Name → embedding that stands for no token (`image_newline`).
     """
 
-    graphs: dict[str, str]
-    kv_update: str
-    num_layers: int
-    num_kv_heads: int
-    head_dim: int
-    hidden_size: int
-    vocab_size: int
-    max_positions: int
+    graphs: Annotated[dict[Annotated[str, one_of("fp32", "int8", "w8a8", "int4")], str], NOT_EMPTY]
+    kv_update: Annotated[str, one_of("in_place")]
+    num_layers: Size
+    num_kv_heads: Size
+    head_dim: Size
+    hidden_size: Size
+    vocab_size: Size
+    max_positions: Size
     embeddings: TensorEntry
     special_embeddings: dict[str, TensorEntry] = field(default_factory=dict)
 
@@ -179,7 +175,7 @@ class AutoEntry:
         margin: Answer margin below which the next one is tried.
     """
 
-    budgets: tuple[int, ...]
+    budgets: Annotated[tuple[Size, ...], NOT_EMPTY]
     margin: float
 
 
@@ -202,7 +198,7 @@ class Manifest:
 
     model: ModelEntry
     vision: VisionEntry
-    methods: tuple[MethodEntry, ...]
+    methods: Annotated[tuple[MethodEntry, ...], NOT_EMPTY]
     decoder: DecoderEntry
     prompt: PromptEntry
     files: dict[str, FileEntry]
@@ -217,6 +213,12 @@ class Manifest:
     def tokens_total(self) -> int:
         """T·N, the visual tokens before compression."""
         return self.vision.num_frames * self.vision.tokens_per_frame
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Every graph file, each once."""
+        reduced = (graph for entry in self.methods for graph in (entry.compressor, entry.fused) if graph)
+        return tuple(dict.fromkeys((self.vision.encoder, *reduced, *self.decoder.graphs.values())))
 
     def method(self, name: str | None = None, budget: int | None = None) -> MethodEntry:
         """The entry of a method at a budget.
@@ -254,7 +256,7 @@ class Manifest:
         """
         try:
             body = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"manifest.json is not JSON ({error}): export the bundle again") from None
         if not isinstance(body, dict) or body.get("schema_version") != SCHEMA_VERSION:
             found = body.get("schema_version") if isinstance(body, dict) else None

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,9 +15,12 @@ from edgevtc.bundle.manifest import Manifest, TensorEntry
 from edgevtc.errors import BundleError
 from edgevtc.files import write_whole
 
-__all__ = ["Bundle", "cache_dir", "embedded_path", "file_sha256"]
+__all__ = ["Bundle", "cache_dir", "embedded_path", "file_sha256", "read_text"]
 
 MANIFEST = "manifest.json"
+
+#: How a graph names a file of the weight store.
+WEIGHT = re.compile(rb"weights/[0-9a-f]{32}")
 
 
 class Bundle:
@@ -42,7 +46,7 @@ class Bundle:
         if not manifest.is_file():
             found = "no such folder" if not self.path.exists() else f"it holds no {MANIFEST}"
             raise BundleError(f"{self.path} is not a bundle ({found}): make one with edgevtc export MODEL -o DIR")
-        text = manifest.read_text(encoding="utf-8")
+        text = read_text(manifest)
         self.manifest = Manifest.from_json(text)
         self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         self._check_files(rehash)
@@ -56,12 +60,16 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"{self.path}: the manifest lists no file {name!r}")
         relative = PurePosixPath(name)
-        if relative.is_absolute() or ".." in relative.parts or "\\" in name:
+        if relative.is_absolute() or ".." in relative.parts or "\\" in name or "\0" in name:
             raise BundleError(f"{self.path}: the manifest names {name!r}, which leads out of the bundle")
         path = self.path / relative
         if path.is_symlink() or not path.resolve().is_relative_to(self.path.resolve()):
             raise BundleError(f"{self.path}: {name} is a link that leads out of the bundle")
         return path
+
+    def weights(self, graph: str) -> set[str]:
+        """Files of the weight store that a graph reads."""
+        return {name.decode() for name in WEIGHT.findall(self.file(graph).read_bytes())}
 
     def tensor(self, entry: TensorEntry) -> np.ndarray:
         """A tensor of the store, memory-mapped and read-only."""
@@ -90,9 +98,10 @@ class Bundle:
             return
         for name, entry in self.manifest.files.items():
             if file_sha256(self.file(name)) != entry.sha256:
-                raise BundleError(
-                    f"{self.path}: {name} was altered (its hash differs): export or copy the bundle again"
-                )
+                graphs = (graph for graph in self.manifest.graphs if graph in self.manifest.files)
+                reader = next((graph for graph in graphs if name in self.weights(graph)), "")
+                what = f"its hash differs; {reader} reads it" if reader else "its hash differs"
+                raise BundleError(f"{self.path}: {name} was altered ({what}): export or copy the bundle again")
         write_stamp(stamp, found)
 
 
@@ -104,6 +113,18 @@ def embedded_path() -> Path:
 def cache_dir() -> Path:
     """Folder for what can be made again, by the XDG convention."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgevtc"
+
+
+def read_text(path: Path) -> str:
+    """A text file of a bundle.
+
+    Raises:
+        BundleError: It is no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path} is not UTF-8 ({error.reason}): export or copy the bundle again") from None
 
 
 def file_sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ import jinja2.sandbox
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from edgevtc.bundle import read_text
 from edgevtc.errors import BundleError, ConfigError
 
 __all__ = ["ChatTemplate", "Message", "TextCodec", "question_text"]
@@ -54,6 +55,15 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
             raise BundleError(f"the chat template is not valid Jinja ({error}): mend chat_template.jinja") from None
+
+    @classmethod
+    def read(cls, path: Path) -> ChatTemplate:
+        """The template in `chat_template.jinja`.
+
+        Raises:
+            BundleError: It is no UTF-8, or no valid template.
+        """
+        return cls(read_text(path))
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt for these turns, ending where the assistant's answer begins.

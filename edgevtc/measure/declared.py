@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from edgevtc.backends import Session
@@ -9,7 +10,7 @@ from edgevtc.bundle import Bundle, DecoderEntry, MethodEntry, VisionEntry
 from edgevtc.errors import BundleError
 from edgevtc.loaded import generation_defaults
 from edgevtc.measure.references import References
-from edgevtc.methods import method_key
+from edgevtc.methods import budget_for, method_key
 
 __all__ = [
     "Shape",
@@ -93,7 +94,7 @@ def require_shapes(graph: str, session: Session, stated: Mapping[str, Shape]) ->
 
 
 def require_whole(bundle: Bundle, references: References) -> None:
-    """Raise unless a bundle's references are of what its manifest states, and its ids of its vocabulary.
+    """Raise unless a bundle's references and files are what its manifest states, and that does not contradict itself.
 
     Raises:
         BundleError: They are not.
@@ -130,6 +131,29 @@ def contradictions(bundle: Bundle, references: References) -> Iterator[str]:
     ids = {*references.prompt_ids.tolist(), *generation_defaults(bundle)[0]}
     if outside := [number for number in ids if not (isinstance(number, int) and 0 <= number < decoder.vocab_size)]:
         yield f"token {outside[0]!r} of the prompt or of what ends an answer is none of {decoder.vocab_size}"
+    yield from inner_contradictions(bundle)
+
+
+def inner_contradictions(bundle: Bundle) -> Iterator[str]:
+    """What a manifest has otherwise than itself, or than the weights that its graphs read, in words."""
+    manifest = bundle.manifest
+    vision, entry = manifest.vision, manifest.verification
+    if vision.grid_height * vision.grid_width != vision.tokens_per_frame:
+        grid = text((vision.grid_height, vision.grid_width))
+        yield f"the manifest has a grid of {grid} for {vision.tokens_per_frame} tokens a frame"
+    for method in manifest.methods:
+        if budget_for(method.retention_ratio, vision.num_frames, vision.tokens_per_frame) != method.budget:
+            share = f"{method.retention_ratio:.4g} of {manifest.tokens_total}"
+            yield f"the manifest has {method.name} at {method.budget} tokens, as {share}"
+    (key, count), *_ = Counter(method_key(method.name, method.budget) for method in manifest.methods).most_common(1)
+    if count > 1:
+        yield f"the manifest has {key} twice"
+    # A bundle that is still being exported has been held to nothing yet.
+    if entry and (entry.answer or entry.differences) and (missing := set(manifest.graphs) - set(entry.differences)):
+        yield f"the manifest does not say how far {min(missing)} was from torch at its export"
+    for graph in manifest.graphs:
+        if graph in manifest.files and (unlisted := bundle.weights(graph) - set(manifest.files)):
+            yield f"{graph} reads {min(unlisted)}, which the manifest does not list"
 
 
 def fits(shape: Shape, stated: Shape) -> bool:

@@ -375,7 +375,7 @@ def verification(bundle: Bundle) -> VerificationEntry:
 
 def prompt_ids(folder: Path, text: TextCodec, question: str) -> list[int]:
     """Token ids of a bundle's chat template with one video and a question."""
-    template = ChatTemplate((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+    template = ChatTemplate.read(folder / "chat_template.jinja")
     content = [{"type": "video"}, {"type": "text", "text": question}]
     return text.encode(template.render([{"role": "user", "content": content}]))
 

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ import pytest
 from tiny_bundle import write_tiny_bundle
 
 from edgevtc.bundle import Bundle, BundleWriter, Manifest, embedded_path
+from edgevtc.bundle.reader import file_sha256
 from edgevtc.bundle.writer import abandoned, hidden_sibling
+from edgevtc.catalogue.recipe import VALUES
 from edgevtc.errors import BundleError, ConfigError, ExportError
+from edgevtc.loaded import LoadedBundle
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def test_one_changed_byte_is_found(copy):
     content = bytearray(path.read_bytes())
     content[1000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(BundleError, match=f"{path.name} was altered"):
+    with pytest.raises(BundleError, match=rf"{copy}: weights/{path.name} was altered \(.*; \S+\.onnx reads it\)"):
         Bundle(copy)
 
 
@@ -91,7 +95,30 @@ def test_an_edited_manifest_does_not_open(copy):
         (lambda b: b.edit(lambda m: m["methods"][0].update(positions="odd")), "one of: original, contiguous"),
         (lambda b: b.edit(lambda m: m["files"].update({"../x": m["files"]["encoder.onnx"]})), "leads out"),
         (lambda b: b.edit(lambda m: m["files"].update({"/etc/passwd": m["files"]["encoder.onnx"]})), "leads out"),
+        (lambda b: b.edit(lambda m: m["files"].update({"a\0b": m["files"]["encoder.onnx"]})), "leads out"),
         (lambda b: b.link("encoder.onnx"), "link that leads out"),
+        (lambda b: b.write("manifest.json", b"\xff\xfe\0"), r"manifest\.json is not UTF-8"),
+        (lambda b: b.write("manifest.json", "[" * 100_000), "manifest.json is not JSON"),
+        (
+            lambda b: b.edit(lambda m: m["decoder"].update(graphs={})),
+            "decoder: graphs: {} is not valid: give at least one",
+        ),
+        (
+            lambda b: b.edit(lambda m: m["decoder"]["graphs"].update(fp7="x")),
+            "graphs: 'fp7' is not valid: one of: fp32",
+        ),
+        (lambda b: b.edit(lambda m: m["decoder"].update(head_dim=0)), "head_dim: 0 is not valid: give 1 or more"),
+        (lambda b: b.edit(lambda m: m["decoder"].update(num_kv_heads=-1)), "num_kv_heads: -1 is not valid"),
+        (lambda b: b.edit(lambda m: m["decoder"].update(kv_update="copy")), "kv_update: 'copy' is not valid"),
+        (
+            lambda b: b.edit(lambda m: m["decoder"]["embeddings"].update(dtype="x")),
+            "embeddings: dtype: 'x' is not valid",
+        ),
+        (lambda b: b.edit(lambda m: m["vision"].update(frames_per_call=0)), "frames_per_call: 0 is not valid"),
+        (lambda b: b.edit(lambda m: m["vision"].update(saliency="none")), "saliency: 'none' is not valid"),
+        (lambda b: b.edit(lambda m: m["methods"][0].update(budget=0)), "budget: 0 is not valid: give 1 or more"),
+        (lambda b: b.edit(lambda m: m["methods"][0].update(retention_ratio=1.5)), "retention_ratio: 1.5 is not valid"),
+        (lambda b: b.edit(lambda m: m.update(methods=[])), r"methods: \[\] is not valid: give at least one"),
     ],
 )
 def test_a_damaged_bundle_says_what_is_wrong(copy, damage, message):
@@ -99,8 +126,8 @@ def test_a_damaged_bundle_says_what_is_wrong(copy, damage, message):
         def unlink(self, name):
             (copy / name).unlink()
 
-        def write(self, name, text):
-            (copy / name).write_text(text)
+        def write(self, name, content):
+            (copy / name).write_bytes(content.encode() if isinstance(content, str) else content)
 
         def edit(self, change):
             rewrite(copy, change)
@@ -119,6 +146,40 @@ def test_a_damaged_bundle_says_what_is_wrong(copy, damage, message):
 def test_a_missing_folder_names_the_command_that_makes_one(tmp_path):
     with pytest.raises(BundleError, match="edgevtc export"):
         Bundle(tmp_path / "nowhere")
+
+
+def test_a_manifest_may_say_all_that_an_export_can_make():
+    manifest = Bundle().manifest
+    for field in ("saliency", "frame_features"):
+        for value in (*VALUES[field], ""):
+            changed = replace(manifest, vision=replace(manifest.vision, **{field: value}))
+            assert Manifest.from_json(changed.to_json()) == changed
+    for field, name in (("compute_dtype", "dtype"), ("weight_format", "encoder_format")):
+        for value in VALUES[name]:
+            changed = replace(manifest, vision=replace(manifest.vision, **{field: value}))
+            assert Manifest.from_json(changed.to_json()) == changed
+    graphs = dict.fromkeys(VALUES["weight_formats"], "decoder/x.onnx")
+    changed = replace(manifest, decoder=replace(manifest.decoder, graphs=graphs))
+    assert Manifest.from_json(changed.to_json()) == changed
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("generation_config.json", b"[]", "names no eos_token_id"),
+        ("generation_config.json", b"{", "is not JSON"),
+        ("generation_config.json", b"[" * 100_000, "is not JSON"),
+        ("generation_config.json", b'{"eos_token_id": [[1]]}', "no numbers as eos_token_id and max_new_tokens"),
+        ("generation_config.json", b'{"eos_token_id": 1, "max_new_tokens": -5}', "no numbers as eos_token_id"),
+        ("chat_template.jinja", b"\xff", "is not UTF-8"),
+    ],
+)
+def test_a_text_that_is_none_is_told_in_one_line(copy, name, content, message):
+    (copy / name).write_bytes(content)
+    rewrite(copy, lambda body: body["files"][name].update(size=len(content), sha256=file_sha256(copy / name)))
+    with pytest.raises(BundleError, match=rf"{copy / name} .*{message}|{copy / name} {message}") as error:
+        LoadedBundle(copy, threads=1)
+    assert "\n" not in str(error.value)
 
 
 def test_methods_are_chosen_by_name_and_budget():
@@ -148,8 +209,6 @@ class TestWriter:
         self.finish(writer, bundle.manifest)
 
     def finish(self, writer, manifest):
-        from dataclasses import replace
-
         return writer.finish(lambda files: replace(manifest, files=files))
 
     def test_equal_tensors_are_stored_once(self, tmp_path):

@@ -87,7 +87,9 @@ def damage_the_embeddings(folder):
 
 def name_another_graph(folder):
     def change(body):
-        body["methods"][0]["compressor"] = next(n for n in body["files"] if n.startswith("compressors/none"))
+        graph = next(name for name in body["files"] if name.startswith("compressors/none"))
+        body["methods"][0]["compressor"] = graph
+        body["verification"]["differences"][graph] = 1e-6
 
     return change
 
@@ -126,6 +128,20 @@ def end_answers_with(token):
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": token}))
 
     return damage
+
+
+def name_a_method_twice(folder):
+    def change(body):
+        body["methods"].append(body["methods"][0])
+
+    return change
+
+
+def leave_out_a_weight(folder):
+    def change(body):
+        body["files"].pop(weights_of(folder, "encoder.onnx")[0].relative_to(folder).as_posix())
+
+    return change
 
 
 NUMBERS = [
@@ -169,6 +185,11 @@ def test_damage_that_no_hash_betrays_is_found_by_the_numbers(bundle_copy, damage
         (state("methods", 0, "needs", ["depth"]), f"references have no depth, which {METHOD} needs"),
         (state("decoder", "vocab_size", 7), "references have logits of shape"),
         (state("decoder", "special_embeddings", {}), "asks for an image_newline and has no embedding"),
+        (state("vision", "grid_height", 7), "the manifest has a grid of 7×6 for 36 tokens a frame"),
+        (state("methods", 0, "retention_ratio", 0.6), f"the manifest has {METHOD} at {BUDGET} tokens, as 0.6 of 576"),
+        (name_a_method_twice, f"the manifest has {METHOD}-b{BUDGET} twice"),
+        (state("verification", "differences", {}), "does not say how far compressors/"),
+        (leave_out_a_weight, "encoder.onnx reads weights/"),
         (end_answers_with(10**6), "token 1000000 of the prompt or of what ends an answer is none of"),
     ],
 )
