@@ -187,8 +187,8 @@ def report(bundle: Bundle, *, as_json: bool) -> None:
     graph, worst = max(manifest.verification.differences.items(), key=lambda item: item[1])
     if (margin := manifest.verification.answer_margin) < (firm := answer_limit(manifest)):
         warn(
-            f"warning: the answer to {manifest.verification.question!r} is undecided (margin {margin:.2g}, {firm:.2g} is "
-            "firm), so verify will hold no device to it: a recipe's first example should be surely answered"
+            f"warning: the answer to {manifest.verification.question!r} is undecided (margin {margin:.2g}, {firm:.2g} "
+            "is firm): verify holds no device to it; a recipe's first example should be surely answered"
         )
     if as_json:
         entries = [
