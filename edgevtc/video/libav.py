@@ -23,6 +23,7 @@ from edgevtc.video.pictures import PICTURE_SUFFIXES, check_pixels
 
 __all__ = [
     "MAX_VIDEO_PIXELS",
+    "MP4_DEMUXERS",
     "SEARCHED",
     "SHORTEST_JUMP_S",
     "Orientation",

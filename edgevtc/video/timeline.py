@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from edgevtc.errors import VideoError
-from edgevtc.video.libav import SHORTEST_JUMP_S, VideoFile, timestamp_of
+from edgevtc.video.libav import MP4_DEMUXERS, SHORTEST_JUMP_S, VideoFile, timestamp_of
 
 __all__ = ["ASSUMED_RATE", "Tail", "another_follows", "read_to_end"]
 
@@ -17,7 +17,7 @@ MAX_SCANNED_PACKETS = 5_000_000
 #: What a file is played at when it tells no rate at all.
 ASSUMED_RATE = Fraction(25)
 #: Containers that are read by one header; what a second one begins is never reached.
-READ_BY_ONE_HEADER = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "flv", "asf", "apng"})
+READ_BY_ONE_HEADER = frozenset({MP4_DEMUXERS, "flv", "asf", "apng"})
 #: Bytes at the start of a file that tell its container, and how far after the last packet they are looked for: an
 #: index may come between.
 SIGNATURE_BYTES = 8
