@@ -44,6 +44,7 @@ ORDER = (
     "catalogue",
     "bundle",
     "methods",
+    "workers",
     "files",
     "records",
     "extras",

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from edgevtc.adaptive import margin_threshold, rungs
@@ -20,6 +17,7 @@ from edgevtc.eval.clips import EVAL_SPLITS, Clips
 from edgevtc.eval.examiner import ClipRecord, Examiner, select_cells
 from edgevtc.eval.journal import Cell, Journal, RunArguments
 from edgevtc.runner import Runner
+from edgevtc.workers import end_with_parent
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -169,22 +167,10 @@ _examiner: Examiner | None = None
 
 
 def start_worker(evaluation: Evaluation, folder: Path) -> None:
-    """Remember what to measure, and end with the parent, however that ends."""
-    # Ctrl-C reaches every process of the terminal. As an exception it would end up in a clip's result, or in a process
-    # that the others and the parent then wait for.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in the background
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Remember what to measure, and end with the parent."""
+    end_with_parent()
     global _worker
     _worker = evaluation, folder
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=end_after, args=(parent,), daemon=True).start()
-
-
-def end_after(parent: BaseProcess) -> None:
-    """End this process when its parent has ended."""
-    parent.join()
-    os._exit(1)
 
 
 def work(video: int) -> ClipRecord:
