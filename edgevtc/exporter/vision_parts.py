@@ -29,7 +29,7 @@ from edgevtc.exporter.progress import Progress
 from edgevtc.exporter.quantize_encoder import quantize_encoder
 from edgevtc.exporter.store import read_graph, write_graph
 from edgevtc.exporter.vision import export_compressor, export_encoder, fuse
-from edgevtc.exporter.workers import interrupts_held, start_worker
+from edgevtc.exporter.workers import interrupts_held, pack_task, run_task, start_worker
 from edgevtc.methods import NEEDS
 from edgevtc.models import Vision
 
@@ -228,7 +228,7 @@ def trace_ahead(
         with interrupts_held():
             for name, program, compressor in missing:
                 write = partial(write_compressor, compressor, shapes, dtype, Progress())
-                made[pool.submit(place.take, name, program, write)] = name
+                made[pool.submit(run_task, pack_task(place.take, name, program, write))] = name
         for count, part in enumerate(as_completed(made), 1):
             part.result()
             progress.done(made[part])
