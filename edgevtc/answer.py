@@ -47,7 +47,7 @@ class Answer:
         edgevtc_version: Version of this package.
         frames_s: Reading, decoding and resizing frames; runs beside `encode_s`.
         encode_s: Vision encoder.
-        compress_s: Compressor.
+        compress_s: Compressor; 0 where an earlier question's tokens served.
         prefill_s: Decoder over the part of the prompt that was not in its cache yet.
         prefill_tokens: Length of that part.
         generate_s: Decoder from the first token to the last.

@@ -175,6 +175,7 @@ class VideoSession:
         self.turns: list[Message] = []
         self._opened: float | None = opened
         self._compressed: dict[tuple[str, int], tuple[VisualTokens, VisualSpan]] = {}
+        self._compress_s = 0.0
         self.domain_distance = None
         if runner.domain is not None:
             self.domain_distance = runner.domain.distance(encoded.features["frame_tokens"])
@@ -203,8 +204,14 @@ class VideoSession:
             visual = runner.vision.compress(self.encoded, method)
             span = visual_span(method, visual, runner.bundle.manifest.tokens_total, runner.newline)
             self._compressed[key] = visual, span
+            self._compress_s += visual.compress_s
         self.visual, self.span = self._compressed[key]
         return self._compressed[key]
+
+    def take_compress_s(self) -> float:
+        """Seconds of compression that no answer has counted yet; they are this one's."""
+        taken, self._compress_s = self._compress_s, 0.0
+        return taken
 
     def ask(self, question: str, **options: Any) -> Answer:
         """The whole answer at once; arguments as for :meth:`stream`."""
@@ -332,7 +339,7 @@ class AnswerStream:
         result.positions_sha256 = hashlib.sha256(visual.positions.astype("<i4").tobytes()).hexdigest()
         if visual.segments is not None:
             result.segments = np.flatnonzero(np.diff(visual.segments, prepend=-1)).tolist()
-        result.compress_s += visual.compress_s
+        result.compress_s += self._video.take_compress_s()
         return span
 
     def _attempt(self, method: MethodEntry, least: float | None) -> Iterator[str]:

@@ -3,29 +3,33 @@
     git clone https://github.com/cokeshao/HoliTom
     python scripts/bench_published.py --source HoliTom
 
-The two take turns on the same clips on one thread, in processor time, and the least of the turns counts. About half of
-the published code's time goes into memory that it gives back and asks for again; to let the allocator keep it, set
-MALLOC_MMAP_THRESHOLD_=4294967296 and MALLOC_TRIM_THRESHOLD_=8589934592.
+Each runs in processes of its own, which take turns: the graph's memory would change what the published code finds of
+the allocator's. One thread, processor time; the median of a process's calls after the first, and of the processes.
+About half of the published code's time goes into memory that it gives back and asks for again; to let the allocator
+keep it, set MALLOC_MMAP_THRESHOLD_=4294967296 and MALLOC_TRIM_THRESHOLD_=8589934592.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import statistics
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import onnx_ir as ir
 import torch
-from bench_compressors import make_clip, processor_times, session_of
+from bench_compressors import make_clip, session_of
 from torch import Tensor
 from torch.nn import functional
 
-from edgevtc.compressors import create
+from edgevtc.compressors import Compressor, create
 from edgevtc.exporter.vision import export_compressor
 from edgevtc.methods import budget_for
 
@@ -77,46 +81,76 @@ def published(functions: Any, x: Tensor, saliency: Tensor, retention: float, con
     return len(windows), len(torch.cat(parts))
 
 
+def measure(args: argparse.Namespace) -> dict[str, list[float]]:
+    """Clip → windows, tokens kept, and processor seconds of each call, of the published code or of a graph."""
+    frames, size, dim = map(int, args.size.split("x"))
+    session = session_of(args.graph) if args.graph else None
+    functions = None if session else published_functions(args.source)
+    compressor = create_holitom(args)
+    found = {}
+    for name, (scene, static) in CLIPS.items():
+        clip = make_clip(frames, size, dim, scene=scene, static=static)
+        needs = {key: clip[key] for key in ("frame_tokens", "saliency")}
+        x, saliency = map(torch.from_numpy, needs.values())
+        seconds, windows, kept = [], 0, compressor.budget
+        for _ in range(args.repeats + 1):
+            begin = time.process_time()
+            if session:
+                session.run(None, needs)
+            else:
+                windows, kept = published(functions, x, saliency, args.retention_ratio, compressor.config)
+            seconds.append(time.process_time() - begin)
+        found[name] = [windows, kept, *seconds]
+    return found
+
+
+def create_holitom(args: argparse.Namespace) -> Compressor:
+    """HoliTom of the size and retention ratio asked for."""
+    frames, size, _ = map(int, args.size.split("x"))
+    budget = budget_for(args.retention_ratio, frames, size)
+    return create("holitom", frames, size, budget, retention_ratio=args.retention_ratio).eval()
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="folder of the published repository")
     parser.add_argument("--size", default="32x196x896", help="TxNxD")
     parser.add_argument("--retention-ratio", type=float, default=0.15)
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=15, help="calls of a process for each clip, after one more")
+    parser.add_argument("--processes", type=int, default=5, help="of each")
+    parser.add_argument("--graph", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--calls", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    functions = published_functions(args.source)
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
+    if args.calls:
+        print(json.dumps(measure(args)))
+        return
+    compressor = create_holitom(args)
     frames, size, dim = map(int, args.size.split("x"))
-    retention = args.retention_ratio
-    compressor = create("holitom", frames, size, budget_for(retention, frames, size), retention_ratio=retention).eval()
     with tempfile.TemporaryDirectory() as folder:
-        shapes = {"frame_tokens": (frames, size, dim), "saliency": (frames, size)}
-        ir.save(export_compressor(compressor, shapes), Path(folder) / "holitom.onnx")
-        session = session_of(Path(folder) / "holitom.onnx")
+        graph = Path(folder) / "holitom.onnx"
+        ir.save(export_compressor(compressor, {"frame_tokens": (frames, size, dim), "saliency": (frames, size)}), graph)
+        both: list[list[dict[str, list[float]]]] = []
+        for _ in range(args.processes):
+            commands = [[sys.executable, *sys.argv, "--calls", *words] for words in ([], ["--graph", str(graph)])]
+            both.append(
+                [json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) for command in commands]
+            )
     print(f"{compressor.budget} tokens kept; in brackets how many the published code keeps\n")
     print("| clip | windows | published, ms | graph, ms | ratio |\n|---|---:|---:|---:|---:|")
-    ratios = []
-    for name, (scene, static) in CLIPS.items():
-        clip = make_clip(frames, size, dim, scene=scene, static=static)
-        needs = {key: clip[key] for key in shapes}
-        x, saliency = map(torch.from_numpy, needs.values())
-
-        def theirs(x: Tensor = x, saliency: Tensor = saliency) -> tuple[int, int]:
-            return published(functions, x, saliency, retention, compressor.config)
-
-        def ours(needs: Any = needs) -> object:
-            return session.run(None, needs)
-
-        windows, kept = theirs()
-        published_s, graph_s = processor_times([theirs, ours], args.repeats)
-        ratios.append(published_s / graph_s)
-        print(
-            f"| {name} | {windows} | {1e3 * published_s:.0f} ({kept}) | {1e3 * graph_s:.1f} | {ratios[-1]:.1f} |",
-            flush=True,
+    for name in CLIPS:
+        windows, kept = both[0][0][name][:2]
+        theirs, ours = (
+            1e3 * statistics.median(statistics.median(pair[i][name][3:]) for pair in both) for i in range(2)
         )
-    print(f"\nmean ratio {statistics.mean(ratios):.1f}")
+        print(f"| {name} | {windows} | {theirs:.0f} ({kept}) | {ours:.1f} | {theirs / ours:.1f} |")
+    ratios = [
+        statistics.mean(statistics.median(t[name][3:]) / statistics.median(o[name][3:]) for name in CLIPS)
+        for t, o in both
+    ]
+    print(f"\nmean ratio by process: {', '.join(f'{ratio:.1f}' for ratio in sorted(ratios))}")
 
 
 if __name__ == "__main__":

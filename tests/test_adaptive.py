@@ -64,12 +64,15 @@ def test_the_first_budget_of_enough_margin_answers(runner, video, fixed):
 def test_only_compression_and_prefill_are_repeated(runner, video, monkeypatch):
     runner.margin = 9.0
     monkeypatch.setattr(runner.vision, "encode", None)
-    video.ask("what changed")
+    first = video.ask("what changed")
+    assert first.budgets_tried == LADDER and first.compress_s > 0
     found = video.ask(QUESTION)
     # What stands before the video is in the decoder's cache. The largest budget's tokens are, too, but a question
     # begins with the smallest again: so an answer does not depend on what was asked before.
     after_the_video = (found.prefill_tokens - sum(LADDER)) / len(LADDER)
     assert found.budgets_tried == LADDER and after_the_video == 1 + 1 + len(QUESTION.split()) + 1
+    # The first question made the tokens of every budget.
+    assert found.compress_s == 0 and found.prefill_s < found.ttft_s
     runner.margin = 0.0
     assert video.ask(QUESTION).prefill_tokens > LADDER[0]
     assert video.ask(QUESTION).prefill_tokens < LADDER[0]  # the smallest one's are there

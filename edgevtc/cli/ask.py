@@ -159,7 +159,7 @@ def report(runner: Runner, answer: Answer, first: bool) -> None:
         if len(rungs(runner.bundle.manifest, answer.method)) > 1:  # a lone budget answers whatever the margin
             account += f", {answer.margin:g} asked for"
     parts = [f"prefill {answer.prefill_s:.3f}", f"generate {answer.generate_s:.3f}"]
-    if first or len(answer.budgets_tried) > 1:
+    if answer.compress_s:
         parts = [f"compress {answer.compress_s:.3f}", *parts]
     if first:
         parts = [f"frames {answer.frames_s:.3f}", f"encode {answer.encode_s:.3f}", *parts]
