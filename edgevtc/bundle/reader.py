@@ -28,7 +28,7 @@ class Bundle:
 
     Args:
         path: The bundle's folder, or None for the one inside the package.
-        rehash: Hash every file, also where an earlier opening did and size, time and inode have not changed.
+        rehash: Hash every file, also where an earlier opening did and size, times and inode have not changed.
 
     Raises:
         BundleError: No bundle there, or it is incomplete, altered, or of another version.
@@ -93,7 +93,8 @@ class Bundle:
                     f"{self.path}: {name} has {status.st_size} bytes instead of {entry.size}: "
                     "export or copy the bundle again"
                 )
-            found[str(path.resolve())] = [status.st_size, status.st_mtime_ns, status.st_ino]
+            # The time of change, too: that of modification can be set back.
+            found[str(path.resolve())] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
         if found == seen and not rehash:
             return
         for name, entry in self.manifest.files.items():

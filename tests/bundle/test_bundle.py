@@ -67,6 +67,19 @@ def test_a_byte_changed_after_a_good_opening_is_found(copy):
         Bundle(copy)
 
 
+def test_a_byte_changed_in_place_is_found_though_its_time_was_set_back(copy):
+    Bundle(copy)
+    path = copy / "chat_template.jinja"
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"X")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    with pytest.raises(BundleError, match="was altered"):
+        Bundle(copy)
+
+
 def test_an_unchanged_bundle_is_hashed_once(copy, monkeypatch):
     Bundle(copy)
     monkeypatch.setattr("edgevtc.bundle.reader.file_sha256", lambda path: pytest.fail("hashed again"))
