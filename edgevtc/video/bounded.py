@@ -32,12 +32,13 @@ class BoundedFile:
         path: A file.
         name: Name that a library sees instead of the file's own.
         raising: Whether an overrun raises `OverrunError` in the library; otherwise it looks like the end of the file.
+        size: Bytes of the file that a library sees; all of them where none are given.
 
     Attributes:
         overrun: Whether a step overran its bounds.
     """
 
-    def __init__(self, path: Path, name: str = "", raising: bool = False) -> None:
+    def __init__(self, path: Path, name: str = "", raising: bool = False, size: int | None = None) -> None:
         self.name = name
         self.overrun = False
         self._raising = raising
@@ -45,7 +46,7 @@ class BoundedFile:
         self._deferring = False
         self._raised: BaseException | None = None
         self._file = path.open("rb")
-        self._size = os.fstat(self._file.fileno()).st_size
+        self._size = os.fstat(self._file.fileno()).st_size if size is None else size
         self.allow()
 
     def allow(
@@ -119,6 +120,8 @@ class BoundedFile:
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a position."""
+        if whence == io.SEEK_END:
+            return self._file.seek(max(0, self._size + offset))
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgevtc.errors import VideoError
 
-__all__ = ["check_index"]
+__all__ = ["Boxes", "check_index"]
 
 #: Boxes that libav looks for boxes in. It takes a table from wherever it stands, and so does this.
 CONTAINERS = frozenset(b"moov trak mdia minf stbl moof traf edts mvex dinf tref udta ilst sinf schi wave hoov".split())
@@ -24,6 +24,8 @@ DESCRIPTIONS = frozenset({b"stsd", b"iprp", b"meta"})
 MAX_DESCRIPTION_BYTES = 2**24
 #: Boxes that libav knows an MP4 or a MOV by, where they come first.
 FIRST = frozenset(b"ftyp moov mdat udta pnot wide free junk pict ediw".split())
+#: Boxes that a fragment is made of, or that stand between fragments.
+OF_FRAGMENTS = frozenset(b"moof mdat styp sidx ssix emsg prft mfra".split())
 TABLES = (b"stsz", b"stz2", b"trun", b"stsc", b"ctts", b"sbgp", b"elst", b"cmov")
 #: libav goes to a depth of 11, and refuses a file that goes deeper.
 MAX_DEPTH = 16
@@ -43,11 +45,16 @@ class ClaimError(Exception):
     """What is wrong with an index, and what to do."""
 
 
-def check_index(path: Path) -> bool:
-    """Refuse a file whose index claims more samples than it has bytes, or more than fit in memory.
+class Boxes(NamedTuple):
+    """What a walk through a file's boxes tells."""
 
-    Returns:
-        Whether the file is an MP4 or a MOV, by its first bytes.
+    is_mp4: bool  # or a MOV, by its first bytes
+    usable: int  # bytes that libav may see: it refuses a file that ends within what describes a fragment
+    cut: bool  # whether it ends in the middle of a fragment
+
+
+def check_index(path: Path) -> Boxes:
+    """Refuse a file whose index claims more samples than it has bytes, or more than fit in memory.
 
     Raises:
         VideoError: The claim is impossible, too large, or hidden.
@@ -61,7 +68,8 @@ def check_index(path: Path) -> bool:
         except ClaimError as error:
             raise VideoError(f"{path.name} {error}") from None
         file.seek(4)
-        return file.read(4) in FIRST
+        is_mp4 = file.read(4) in FIRST
+        return Boxes(is_mp4, *(walk.end_of_fragments() if is_mp4 else (size, False)))
 
 
 @dataclass
@@ -93,6 +101,8 @@ class Walk:
         self._file, self._size = file, size
         self._boxes = self._samples = self._entries = 0
         self._track = Track()
+        self._fragmented = False
+        self._last, self._last_at, self._last_end = b"", 0, 0  # of those that are in no other
 
     def descend(self, position: int, end: int, depth: int = 0) -> None:
         """Walk the boxes from a position on."""
@@ -108,6 +118,9 @@ class Walk:
                 length = end - position  # to the end of the box around it
             if length < start - position:
                 return  # libav, too, goes on behind the box around it
+            if depth == 0:
+                self._fragmented = self._fragmented or kind == b"moof"
+                self._last, self._last_at, self._last_end = kind, position, position + length
             position = min(position + length, end)
             if kind == b"free" and self._read(start + 4, 4) in (b"mvhd", b"cmov"):
                 kind = b"moov"  # libav's second thought about a file without one
@@ -119,6 +132,17 @@ class Walk:
                 self.descend(start, position, depth + 1)
             else:
                 self._take(kind, start, position)
+
+    def end_of_fragments(self) -> tuple[int, bool]:
+        """Bytes up to where the last fragment can be used, and whether it is cut."""
+        left = self._size - self._last_end
+        if not self._fragmented or (left >= 0 and self._last not in OF_FRAGMENTS):
+            return self._size, False
+        if left >= 0:
+            # The header of another box, or nothing of a fragment but its description.
+            return self._last_end, 0 < left < 8 or self._last == b"moof"
+        is_cut = self._last in OF_FRAGMENTS
+        return (self._last_at if is_cut and self._last != b"mdat" else self._size), is_cut
 
     def finish_track(self) -> None:
         """Add the entries of the track before; begin another."""

@@ -26,6 +26,7 @@ __all__ = [
     "MP4_DEMUXERS",
     "SEARCHED",
     "SHORTEST_JUMP_S",
+    "UNSEEKABLE",
     "Orientation",
     "VideoFile",
     "orientation_of",
@@ -104,13 +105,13 @@ class VideoFile:
             raise VideoError(f"{path} {what}: give a video file, a picture, or a folder of pictures")
         if path.stat().st_size == 0:
             raise VideoError(f"{path.name} is empty: was it copied or recorded to its end?")
-        self._is_mp4 = check_index(path)
+        self._boxes = check_index(path)
         self._open()
 
     def _open(self, **options: str) -> None:
         # libav reads through a file of ours, which bounds what it reads and sets aside. It goes by the suffix where
         # two formats begin alike, and gets no more of the name: "concat:a" would be a protocol.
-        self._bytes = BoundedFile(self.path, name="video" + self.path.suffix)
+        self._bytes = BoundedFile(self.path, name="video" + self.path.suffix, size=self._boxes.usable)
         self._allow_packet()
         try:
             with self._bytes.deferring():
@@ -129,11 +130,11 @@ class VideoFile:
 
     def _allow_packet(self) -> None:
         """Allow libav to read what it takes to find the next packet, or to open the file."""
-        start_codes = math.inf if self._is_mp4 else MAX_START_CODES_A_PACKET
+        start_codes = math.inf if self._boxes.is_mp4 else MAX_START_CODES_A_PACKET
         self._bytes.allow(MAX_BYTES_A_PACKET, seconds=READ_TIMEOUT_S, start_codes=start_codes)
 
     def _open_container(self, options: dict[str, str]) -> InputContainer:
-        demuxers = MP4_DEMUXERS if self._is_mp4 else DEMUXERS
+        demuxers = MP4_DEMUXERS if self._boxes.is_mp4 else DEMUXERS
         options = {"format_whitelist": demuxers, "protocol_whitelist": "file", **options}
         try:
             # Not `options`: before PyAV 17 those overrun memory in containers without a header, such as MPEG-PS.
@@ -187,6 +188,11 @@ class VideoFile:
     def has_audio(self) -> bool:
         """Whether there is a sound stream."""
         return bool(self._container.streams.audio)
+
+    @property
+    def in_a_fragment(self) -> bool:
+        """Whether the file, a fragmented MP4, ends in the middle of a fragment."""
+        return self._boxes.cut
 
     @property
     def end(self) -> int | None:

@@ -14,10 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgevtc.errors import VideoError
-from edgevtc.video.libav import MAX_VIDEO_PIXELS, SEARCHED, VideoFile, orientation_of, timestamp_of, to_rgb
+from edgevtc.video.ending import breaks_off_in
+from edgevtc.video.libav import (
+    MAX_VIDEO_PIXELS,
+    SEARCHED,
+    UNSEEKABLE,
+    VideoFile,
+    orientation_of,
+    timestamp_of,
+    to_rgb,
+)
 from edgevtc.video.sampling import VideoInfo
 from edgevtc.video.timeline import ASSUMED_RATE, Tail, another_follows, read_to_end
-from edgevtc.video.transport import ends_in_a_packet
 
 __all__ = ["VideoReader"]
 
@@ -103,8 +111,9 @@ class VideoReader:
 
         # Asked for now: how far frames are reordered is known once some have been decoded.
         seekable = file.tells_show_times
-        if file.container == "mpegts" and ends_in_a_packet(file.path):
-            self._cut = [f"{file.path.name} ends in the middle of a packet: it is cut short, by how much is not known"]
+        part = "a fragment" if file.in_a_fragment else breaks_off_in(file.path, file.container)
+        # A cut MXF has lost its index: where a seek lands, and at what time, libav can only guess.
+        seekable = seekable and not (file.container == "mxf" and part)
 
         # A seek that searches for a time does not tell whether there is a second place of that time.
         seekable = seekable and not (file.container in SEARCHED and file.time_goes_back())
@@ -118,13 +127,13 @@ class VideoReader:
         if self._timed:
             self._start, self._rate = start or 0, rate or tail.packets / duration
             num_frames = max(1, round(duration * self._rate))
-            self._warn_if_cut(tail, rate)
         else:
             whole = whole or self._scan()
             # What a header says may be rounded; but joined recordings may lie hours apart.
             self._start, self._rate = 0, (rate if whole.jumps else None) or whole.rate or rate or ASSUMED_RATE
             num_frames = max(1, whole.packets)
             duration = num_frames / self._rate
+        self._warn_if_cut(part, whole or tail, start or 0, rate)
         if another_follows(file, tail):
             self._cut.append(f"{file.path.name}: of the files that were joined in it only the first is read")
         return VideoInfo(
@@ -172,16 +181,24 @@ class VideoReader:
         """Seconds that the header promises and the file does not hold; sound may go on longer than the pictures."""
         if self._file.end is None:
             return Fraction(0)
-        missing = (self._file.end - tail.end_of_all) * self._file.tick
+        # A cut MXF may have lost all times with its index.
+        counted = tail.packets / (rate or ASSUMED_RATE)
+        reached = counted if tail.end is None else tail.end_of_all * self._file.tick
+        missing = self._file.end * self._file.tick - reached
         return missing if missing > max(SHORTEST_CUT_S, 4 / (rate or ASSUMED_RATE)) else Fraction(0)
 
-    def _warn_if_cut(self, tail: Tail, rate: Fraction | None) -> None:
-        missing = self._missing(tail, rate)
+    def _warn_if_cut(self, part: str, tail: Tail, start: int, rate: Fraction | None) -> None:
+        """Tell what is missing at the end: by the header, or else by the part that the file breaks off in."""
+        file, name = self._file, self._file.path.name
+        # Of joined recordings the header tells the length of one, and that of a program stream is a guess. The last
+        # slots of an AVI may be empty ones, for "no change", which libav passes over.
+        guessed = tail.jumps or (file.container in UNSEEKABLE and not self._timed)
+        missing = Fraction(0) if guessed or (file.container == "avi" and not part) else self._missing(tail, rate)
         if missing:
-            whole = ((self._file.end or 0) - self._start) * self._file.tick
-            self._cut.append(
-                f"{self._file.path.name} ends early: {float(missing):.1f} s of {float(whole):.1f} s are missing"
-            )
+            whole = ((file.end or 0) - start) * file.tick
+            self._cut.append(f"{name} ends early: {float(missing):.1f} s of {float(whole):.1f} s are missing")
+        elif part:
+            self._cut.append(f"{name} ends in the middle of {part}: it is cut short, by how much is not known")
 
     # --- frames ---
 
