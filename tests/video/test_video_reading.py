@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import video_formats
 from PIL import Image
 from video_clips import Encoding, has_encoder, number_shown, numbered_picture, repeat_clip, write_clip
 from video_formats import DOCUMENT, FORMATS, check_format, decode_everything, table
@@ -26,6 +27,14 @@ def test_sampling_equals_decoding_everything(fmt, clips):
 
 def test_the_table_of_formats_is_up_to_date():
     assert table() in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_a_table_with_unchecked_rows_is_not_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(video_formats, "has_encoder", lambda _: False)
+    monkeypatch.setattr(video_formats, "DOCUMENT", tmp_path / "none.md")
+    monkeypatch.setattr("sys.argv", ["video_formats.py", "--write"])
+    with pytest.raises(SystemExit, match=r"^\d+ formats were not checked"):
+        video_formats.main()
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "b.mp4", "a.mkv", "b.ts", "c.ts", "b.webm"])
