@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,7 @@ def trace_ahead(
         return set()
     progress(f"tracing {len(missing)} compressors in {jobs} processes")
     place = Parts(graphs.folder, shared=graphs.shared, progress=Progress())
+    others = set(active_children())
     # Not forked: torch's threads do not survive that.
     pool = ProcessPoolExecutor(min(jobs, len(missing)), get_context("spawn"), start_worker)
     try:
@@ -237,6 +238,10 @@ def trace_ahead(
         raise ExportError(
             "a process was killed, perhaps for want of memory: run it again with fewer --jobs; finished parts are kept"
         ) from None
+    except KeyboardInterrupt:  # which need not have reached them
+        for process in set(active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     return set(made.values())
