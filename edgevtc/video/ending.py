@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 __all__ = ["breaks_off_in"]
 
-#: A file's bytes.
-Data = mmap.mmap
+#: Bytes read at once in search of something.
+STEP = 2**20
+
+
+class Data:
+    """A file's bytes, read where they are asked for: a mapped file that shrinks meanwhile would end the process."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, where: slice) -> bytes:
+        start, stop, step = where.indices(self._size)
+        self._file.seek(start)
+        return self._file.read(max(0, stop - start))[::step]
+
+    def rfind(self, wanted: bytes, start: int, stop: int) -> int:
+        """Where the last such bytes begin of those between two positions; -1 where there are none."""
+        while stop - start >= len(wanted):
+            begin = max(start, stop - STEP)
+            at = self[begin:stop].rfind(wanted)
+            if at >= 0:
+                return begin + at
+            stop = begin + len(wanted) - 1 if begin > start else start
+        return -1
 
 
 def breaks_off_in(path: Path, container: str) -> str:
     """What a file ends in the middle of, as a cut one does; "" where it is whole, or its container does not tell.
 
     Args:
-        path: A file that is not empty.
+        path: A file.
         container: Its container, by libav's name.
     """
     if container not in ENDINGS:
         return ""
     part, is_cut = ENDINGS[container]
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return part if is_cut(data) else ""
+    with path.open("rb") as file:
+        return part if is_cut(Data(file)) else ""
 
 
 # --- MPEG transport streams: packets of one length ---
@@ -52,8 +78,9 @@ OUTERMOST = frozenset({EBML, SEGMENT, VOID, CHECKSUM})
 #: What a cluster begins with: pictures may hold the four bytes of its identifier by chance.
 FIRST_IN_CLUSTER = (TIMESTAMP, CHECKSUM, VOID)
 LONGEST_IDENTIFIER = 4
-#: Bounds on the search for the last cluster, in bytes from the end, and on the walk from there.
+#: Bounds on the search for the last cluster, in bytes from the end and in places, and on the walk from there.
 SEARCHED_BYTES = 2**26
+MAX_PLACES = 1000
 MAX_ELEMENTS = 100_000
 
 
@@ -94,13 +121,14 @@ def width_at(data: Data, position: int) -> int:
 
 def last_cluster(data: Data, start: int) -> int:
     """Where the last cluster after a position begins, as far as it is looked for; -1 where there is none."""
-    earliest = max(start, len(data) - SEARCHED_BYTES)
-    at = data.rfind(CLUSTER, earliest)
-    while at >= 0:
+    earliest, at = max(start, len(data) - SEARCHED_BYTES), len(data)
+    for _ in range(MAX_PLACES):
+        at = data.rfind(CLUSTER, earliest, at)
+        if at < 0:
+            break
         _, first, _ = element_at(data, at)
         if data[first : first + 1] in FIRST_IN_CLUSTER:
             return at
-        at = data.rfind(CLUSTER, earliest, at)
     return -1
 
 
@@ -116,15 +144,16 @@ PAGES_BYTES = 2**20
 def ogg_is_cut(data: Data) -> bool:
     """Whether a stream lacks its last page, of those that have a page near the end."""
     ended: dict[bytes, bool] = {}
-    at = data.find(PAGE, max(0, len(data) - PAGES_BYTES))
+    tail = data[max(0, len(data) - PAGES_BYTES) :]
+    at = tail.find(PAGE)
     while at >= 0:
         segments = at + PAGE_HEADER_BYTES
-        contents = segments + int.from_bytes(data[segments - 1 : segments], "big")
-        end = contents + sum(data[segments:contents])
-        if end > len(data):
+        contents = segments + int.from_bytes(tail[segments - 1 : segments], "big")
+        end = contents + sum(tail[segments:contents])
+        if end > len(tail):
             return True
-        ended[data[at + 14 : at + 18]] = bool(data[at + 5] & LAST_OF_STREAM)
-        at = data.find(PAGE, end)
+        ended[tail[at + 14 : at + 18]] = bool(tail[at + 5] & LAST_OF_STREAM)
+        at = tail.find(PAGE, end)
     return not all(ended.values())
 
 
@@ -133,12 +162,16 @@ def ogg_is_cut(data: Data) -> bool:
 CHUNK_HEADER_BYTES = 8
 #: Some programs count the header of the file's one chunk with what it holds.
 COUNTED_TOO_MUCH = 8
+#: One holds a gigabyte or so.
+MAX_OUTER_CHUNKS = 10_000
 
 
 def avi_is_cut(data: Data) -> bool:
     """Whether the last chunk is not whole: one holds all of the file, or several where it is large."""
     position = 0
-    while data[position : position + 4] == b"RIFF":
+    for _ in range(MAX_OUTER_CHUNKS):
+        if data[position : position + 4] != b"RIFF":
+            break
         position += CHUNK_HEADER_BYTES + int.from_bytes(data[position + 4 : position + 8], "little")
     return position > len(data) + COUNTED_TOO_MUCH
 
@@ -154,7 +187,7 @@ def mxf_is_cut(data: Data) -> bool:
     """Whether the last partition, which holds the index, would begin after the end."""
     if data[: len(FIRST_PARTITION)] != FIRST_PARTITION:
         return False
-    length = data[KEY_BYTES] if len(data) > KEY_BYTES else 0
+    length = int.from_bytes(data[KEY_BYTES : KEY_BYTES + 1], "big")
     at = KEY_BYTES + 1 + (length - LONG_FORM if length >= LONG_FORM else 0) + 24
     return int.from_bytes(data[at : at + 8], "big") >= len(data)
 
@@ -168,7 +201,7 @@ STILL_WRITTEN = 1
 
 def asf_is_cut(data: Data) -> bool:
     """Whether the file is smaller than its header says; what is still being written does not say it."""
-    at = data.find(FILE_PROPERTIES, 0, LONGEST_HEADER)
+    at = data[:LONGEST_HEADER].find(FILE_PROPERTIES)
     if at < 0 or int.from_bytes(data[at + 88 : at + 92], "little") & STILL_WRITTEN:
         return False
     return len(data) < int.from_bytes(data[at + 40 : at + 48], "little")
