@@ -53,7 +53,8 @@ def build_decoder(
 
     Formats: ``fp32`` is the reference. ``w8a8`` has a weight scale per output channel and an activation scale per
     token; fastest in prefill. ``int8`` and ``int4`` have a weight scale per block, with 8-bit activations in the same
-    blocks. In every format the logits are the same bit for bit however a prompt is cut into chunks of several tokens.
+    blocks. However a prompt is cut into chunks of several tokens, the logits are the same but for the kernels' rounding
+    (with AVX2 to the last bit, with AVX-512 not).
 
     A quantized head that is tied holds the token embeddings too: row t of ``lm_head.weight.codes`` and of
     ``lm_head.weight.scales`` gives token t's, by `quantize.dequantize_blocks`.
