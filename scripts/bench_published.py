@@ -81,8 +81,8 @@ def published(functions: Any, x: Tensor, saliency: Tensor, retention: float, con
     return len(windows), len(torch.cat(parts))
 
 
-def measure(args: argparse.Namespace) -> dict[str, list[float]]:
-    """Clip → windows, tokens kept, and processor seconds of each call, of the published code or of a graph."""
+def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Clip → windows, tokens kept, and the median of processor seconds, of the published code or of a graph."""
     frames, size, dim = map(int, args.size.split("x"))
     session = session_of(args.graph) if args.graph else None
     functions = None if session else published_functions(args.source)
@@ -100,7 +100,7 @@ def measure(args: argparse.Namespace) -> dict[str, list[float]]:
             else:
                 windows, kept = published(functions, x, saliency, args.retention_ratio, compressor.config)
             seconds.append(time.process_time() - begin)
-        found[name] = [windows, kept, *seconds]
+        found[name] = {"windows": windows, "kept": kept, "median_s": statistics.median(seconds[1:])}
     return found
 
 
@@ -132,7 +132,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "holitom.onnx"
         ir.save(export_compressor(compressor, {"frame_tokens": (frames, size, dim), "saliency": (frames, size)}), graph)
-        both: list[list[dict[str, list[float]]]] = []
+        both: list[list[dict[str, dict[str, Any]]]] = []
         for _ in range(args.processes):
             commands = [[sys.executable, *sys.argv, "--calls", *words] for words in ([], ["--graph", str(graph)])]
             both.append(
@@ -141,14 +141,11 @@ def main() -> None:
     print(f"{compressor.budget} tokens kept; in brackets how many the published code keeps\n")
     print("| clip | windows | published, ms | graph, ms | ratio |\n|---|---:|---:|---:|---:|")
     for name in CLIPS:
-        windows, kept = both[0][0][name][:2]
-        theirs, ours = (
-            1e3 * statistics.median(statistics.median(pair[i][name][3:]) for pair in both) for i in range(2)
-        )
-        print(f"| {name} | {windows} | {theirs:.0f} ({kept}) | {ours:.1f} | {theirs / ours:.1f} |")
+        first = both[0][0][name]
+        theirs, ours = (1e3 * statistics.median(pair[i][name]["median_s"] for pair in both) for i in range(2))
+        print(f"| {name} | {first['windows']} | {theirs:.0f} ({first['kept']}) | {ours:.1f} | {theirs / ours:.1f} |")
     ratios = [
-        statistics.mean(statistics.median(t[name][3:]) / statistics.median(o[name][3:]) for name in CLIPS)
-        for t, o in both
+        statistics.mean(theirs[name]["median_s"] / ours[name]["median_s"] for name in CLIPS) for theirs, ours in both
     ]
     print(f"\nmean ratio by process: {', '.join(f'{ratio:.1f}' for ratio in sorted(ratios))}")
 
