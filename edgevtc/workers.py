@@ -5,9 +5,34 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from multiprocessing import parent_process
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context, parent_process
+from typing import Any
 
-__all__ = ["end_with_parent"]
+__all__ = ["end_with_parent", "pool_of"]
+
+
+@contextmanager
+def pool_of(jobs: int, start: Callable[..., None], *arguments: Any) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes; what they are at when this ends is waited for, but not after Ctrl-C.
+
+    Args:
+        jobs: Processes.
+        start: What each calls first, :func:`end_with_parent` in it, with these arguments.
+    """
+    others = set(active_children())
+    # Not forked: the threads of torch and of the runtime do not survive that.
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), start, arguments)
+    try:
+        yield pool
+    except KeyboardInterrupt:  # which need not have reached them
+        for process in set(active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def end_with_parent() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from edgevtc.eval.clips import EVAL_SPLITS, Clips
 from edgevtc.eval.examiner import ClipRecord, Examiner, select_cells
 from edgevtc.eval.journal import Cell, Journal, RunArguments
 from edgevtc.runner import Runner
-from edgevtc.workers import end_with_parent
+from edgevtc.workers import end_with_parent, pool_of
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -144,22 +143,14 @@ def in_this_process(evaluation: Evaluation, folder: Path, videos: Sequence[int],
 
 def in_processes(evaluation: Evaluation, folder: Path, videos: Sequence[int], jobs: int) -> Iterator[ClipRecord]:
     """Records as processes finish them."""
-    pool = ProcessPoolExecutor(
-        min(jobs, len(videos)),
-        # Forked threads of the runtime would be missing in the child.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=start_worker,
-        initargs=(evaluation, folder),
-    )
     try:
-        for future in as_completed([pool.submit(work, video) for video in videos]):
-            yield future.result()
+        with pool_of(min(jobs, len(videos)), start_worker, evaluation, folder) as pool:
+            for future in as_completed([pool.submit(work, video) for video in videos]):
+                yield future.result()
     except BrokenProcessPool:
         raise BackendError(
             "a process was killed, perhaps for want of memory: run the command again, with fewer --jobs; it goes on"
         ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 _worker: tuple[Evaluation, Path] | None = None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from edgevtc.exporter.vision import export_compressor, export_encoder, fuse
 from edgevtc.exporter.workers import interrupts_held, pack_task, run_task, start_worker
 from edgevtc.methods import NEEDS
 from edgevtc.models import Vision
+from edgevtc.workers import pool_of
 
 __all__ = ["graph_name", "make_vision", "needs_of", "open_vision"]
 
@@ -221,29 +221,21 @@ def trace_ahead(
         return set()
     progress(f"tracing {len(missing)} compressors in {jobs} processes")
     place = Parts(graphs.folder, shared=graphs.shared, progress=Progress())
-    others = set(active_children())
-    # Not forked: torch's threads do not survive that.
-    pool = ProcessPoolExecutor(min(jobs, len(missing)), get_context("spawn"), start_worker)
+    made = {}
     try:
-        made = {}
-        with interrupts_held():
-            for name, program, compressor in missing:
-                write = partial(write_compressor, compressor, shapes, dtype, Progress())
-                made[pool.submit(run_task, pack_task(place.take, name, program, write))] = name
-        for count, part in enumerate(as_completed(made), 1):
-            part.result()
-            progress.done(made[part])
-            progress(f"traced {count} of {len(missing)} compressors")
+        with pool_of(min(jobs, len(missing)), start_worker) as pool:
+            with interrupts_held():
+                for name, program, compressor in missing:
+                    write = partial(write_compressor, compressor, shapes, dtype, Progress())
+                    made[pool.submit(run_task, pack_task(place.take, name, program, write))] = name
+            for count, part in enumerate(as_completed(made), 1):
+                part.result()
+                progress.done(made[part])
+                progress(f"traced {count} of {len(missing)} compressors")
     except BrokenProcessPool:
         raise ExportError(
             "a process was killed, perhaps for want of memory: run it again with fewer --jobs; finished parts are kept"
         ) from None
-    except KeyboardInterrupt:  # which need not have reached them
-        for process in set(active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
     return set(made.values())
 
 

@@ -14,7 +14,7 @@ STEP = 2**20
 
 
 class Data:
-    """A file's bytes, read where they are asked for: a mapped file that shrinks meanwhile would end the process."""
+    """A file's bytes, read where they are asked for: a mapped file that shrinks would end the process."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._size = file, os.fstat(file.fileno()).st_size

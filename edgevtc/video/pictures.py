@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import re
 import threading
 import warnings
@@ -191,8 +190,8 @@ def holds_several(picture: Image.Image, path: Path) -> bool:
         return False
     if picture.format != "JPEG":
         return bool(getattr(picture, "is_animated", False))
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return data.find(JPEG_SEAM, 0, MAX_HEADER_BYTES) >= 0
+    with path.open("rb") as file:
+        return JPEG_SEAM in file.read(MAX_HEADER_BYTES)
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -82,5 +81,7 @@ def another_follows(file: VideoFile, tail: Tail) -> bool:
 
 def begins_anew(path: Path, position: int) -> bool:
     """Whether the first bytes of a file come again soon after a position."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return data.find(data[:SIGNATURE_BYTES], max(position, 1), position + LONGEST_INDEX) > 0
+    with path.open("rb") as file:
+        signature = file.read(SIGNATURE_BYTES)
+        file.seek(max(position, 1))
+        return signature in file.read(LONGEST_INDEX)
