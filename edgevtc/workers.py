@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 __all__ = ["end_with_parent", "pool_of"]
@@ -16,21 +16,16 @@ __all__ = ["end_with_parent", "pool_of"]
 
 @contextmanager
 def pool_of(jobs: int, start: Callable[..., None], *arguments: Any) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes; what they are at when this ends is waited for, but not after Ctrl-C.
+    """A pool of processes; what they are at when this ends is waited for.
 
     Args:
         jobs: Processes.
         start: What each calls first, :func:`end_with_parent` in it, with these arguments.
     """
-    others = set(active_children())
     # Not forked: the threads of torch and of the runtime do not survive that.
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), start, arguments)
     try:
         yield pool
-    except KeyboardInterrupt:  # which need not have reached them
-        for process in set(active_children()) - others:
-            process.terminate()
-        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
