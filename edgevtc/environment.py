@@ -129,7 +129,7 @@ def check_onnxruntime() -> Check:
     except (ImportError, AttributeError) as error:  # AttributeError: what an interrupted install leaves is empty
         remedy = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'edgevtc[cpu]'"
         return Check("onnxruntime", PROBLEM, f"cannot be imported: {one_line(error)}", remedy)
-    devices = [device for device, (provider, _) in PROVIDERS.items() if provider in offered]
+    devices = [device for device, provider in PROVIDERS.items() if provider.name in offered]
     detail = f"{runtime.__version__}, {', '.join(offered)}"
     if not devices:
         return Check("onnxruntime", PROBLEM, f"{detail}: serves no device", "pip install 'edgevtc[cpu]'")

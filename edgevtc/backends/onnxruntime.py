@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,22 @@ from edgevtc.backends.base import Backend, Session, TensorSpec
 from edgevtc.errors import BackendError, one_line
 from edgevtc.extras import require
 
-__all__ = ["PROVIDERS", "OnnxRuntimeBackend", "installed_distributions"]
+__all__ = ["PROVIDERS", "OnnxRuntimeBackend", "Provider", "installed_distributions"]
 
-#: Device → the one execution provider it stands for, and the extra that brings it.
+
+class Provider(NamedTuple):
+    """An execution provider: its name, the extra that brings it, and what it is told."""
+
+    name: str
+    extra: str
+    options: dict[str, str]
+
+
+#: Device → the one execution provider it stands for.
 PROVIDERS = {
-    "cpu": ("CPUExecutionProvider", "cpu"),
-    "cuda": ("CUDAExecutionProvider", "gpu"),
+    "cpu": Provider("CPUExecutionProvider", "cpu", {}),
+    # On by default, TF32 rounds what is multiplied to ten bits of mantissa, which moves a compressor's thresholds.
+    "cuda": Provider("CUDAExecutionProvider", "gpu", {"use_tf32": "0"}),
 }
 
 DTYPES = {
@@ -47,13 +57,13 @@ class OnnxRuntimeBackend(Backend):
 
     def __init__(self, device: str = "cpu", threads: int | None = None) -> None:
         self.name = device
-        self._provider, extra = PROVIDERS[device]
+        self._provider = PROVIDERS[device]
         self._ort = require("onnxruntime", "running a bundle")
         available = self._ort.get_available_providers()
-        if self._provider not in available:
+        if self._provider.name not in available:
             raise BackendError(
-                f"device {device} needs {self._provider}, which the installed onnxruntime lacks: "
-                f"run pip uninstall onnxruntime && pip install 'edgevtc[{extra}]'"
+                f"device {device} needs {self._provider.name}, which the installed onnxruntime lacks: "
+                f"run pip uninstall onnxruntime && pip install 'edgevtc[{self._provider.extra}]'"
             )
         self.runtime = f"onnxruntime {self._ort.__version__}"
         self.threads = threads or len(os.sched_getaffinity(0))
@@ -78,12 +88,13 @@ class OnnxRuntimeBackend(Backend):
         # From bytes with a folder for the data: by path, ONNX Runtime refuses data outside the graph's own folder.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(root.resolve()))
         try:
-            session = self._ort.InferenceSession(graph.read_bytes(), options, providers=[self._provider])
+            provider = (self._provider.name, self._provider.options)
+            session = self._ort.InferenceSession(graph.read_bytes(), options, providers=[provider])
         except Exception as error:  # onnxruntime raises its own types, one per status code, without a common base
             raise BackendError(f"onnxruntime cannot load {graph.name} on {self.name}: {one_line(error)}") from error
-        if session.get_providers()[0] != self._provider:
+        if session.get_providers()[0] != self._provider.name:
             raise BackendError(
-                f"onnxruntime started without {self._provider} (is the {self.name} driver there?): "
+                f"onnxruntime started without {self._provider.name} (is the {self.name} driver there?): "
                 "run edgevtc doctor, or use --device cpu"
             )
         return OnnxRuntimeSession(self._ort, session, self.name)

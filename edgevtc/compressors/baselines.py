@@ -33,7 +33,7 @@ class KeepAll(Compressor):
             )
 
     def plan(self, features: Features) -> Plan:
-        every = torch.arange(self.budget, dtype=torch.int32)
+        every = torch.arange(self.budget, dtype=torch.int32, device=features.frame_tokens.device)
         return Plan(every, every.reshape(self.num_frames, self.tokens_per_frame))
 
     def apply(self, plan: Plan, x: Tensor) -> Tensor:  # type: ignore[override]

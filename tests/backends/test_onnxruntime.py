@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from edgevtc.backends import create_backend
@@ -82,6 +83,29 @@ def test_a_graph_that_is_none_is_refused(backend, tmp_path):
 def test_an_unknown_device_lists_the_valid_ones():
     with pytest.raises(ConfigError, match="one of: cpu, cuda"):
         create_backend("npu")
+
+
+def test_cuda_computes_float32_as_float32(monkeypatch, tmp_path):
+    """With TF32, which that provider has on by default, thresholds and sums would be those of ten bits."""
+    told = []
+
+    class Runtime:
+        SessionOptions, __version__ = onnxruntime.SessionOptions, onnxruntime.__version__
+
+        @staticmethod
+        def get_available_providers():
+            return ["CUDAExecutionProvider"]
+
+        @staticmethod
+        def InferenceSession(graph, options, providers):
+            told.extend(providers)
+            raise RuntimeError("no driver")
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", Runtime)
+    (tmp_path / "x.onnx").write_bytes(b"")
+    with pytest.raises(BackendError, match=r"cannot load x\.onnx on cuda: no driver"):
+        create_backend("cuda").load(tmp_path, tmp_path / "x.onnx")
+    assert told == [("CUDAExecutionProvider", {"use_tf32": "0"})]
 
 
 def test_without_onnxruntime_the_extra_is_named(samples):

@@ -58,7 +58,7 @@ def richness(x: Tensor, segments: Segments, mode: Richness = "spectral") -> Tens
     if complete:
         projected = x
     elif mode == "sketch64":
-        projected = x @ _probe(dim, size)
+        projected = x @ _probe(dim, size, x.device)
         energy = segments.segment_sum((projected * projected).sum((1, 2)))
     else:
         projected = x @ _leading_directions(x, segments, energy, size).transpose(1, 2)
@@ -114,7 +114,7 @@ def _power_weights() -> dict[int, float]:
 
 def _leading_directions(x: Tensor, segments: Segments, energy: Tensor, size: int) -> Tensor:
     """[T, size, D] orthonormal rows near the segment's leading right singular vectors: one power iteration."""
-    image = (x @ _probe(x.shape[2], size)).transpose(1, 2) @ x
+    image = (x @ _probe(x.shape[2], size, x.device)).transpose(1, 2) @ x
     # Divided by the energy first: squares of the raw sums would leave float32.
     image = segments.segment_sum(image / energy.clamp_min(1e-30)[:, None, None])
     # What is left of a direction after the others are taken out of it may be nothing but rounding.
@@ -137,10 +137,7 @@ def _unit(row: Tensor, noise: Tensor | float, others: list[Tensor]) -> Tensor:
     return row * torch.where(length > noise, 1 / length, torch.zeros_like(length))
 
 
-def _probe(dim: int, size: int) -> Tensor:
+def _probe(dim: int, size: int, device: torch.device) -> Tensor:
     """[dim, size] constant Gaussian matrix; RandomState's stream is frozen, so it is the same everywhere."""
-    return _constant(np.random.RandomState(0).standard_normal((dim, size)) / dim**0.5)
-
-
-def _constant(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32))
+    values = np.random.RandomState(0).standard_normal((dim, size)) / dim**0.5
+    return torch.from_numpy(values.astype(np.float32)).to(device)

@@ -1,0 +1,196 @@
+"""Time compressors on a GPU: milliseconds, kernels and memory of a call replayed from a CUDA graph.
+
+    python scripts/bench_cuda.py --methods holitom infomerge --sizes 32x196x3584 64x169x3584
+
+Two programs of a method are captured once and replayed: the one in torch, with `frame_tokens` in bfloat16 and decisions
+in float32, and the ONNX graph, all float32, in ONNX Runtime's CUDA provider without TF32. What a caller waits counts,
+until the GPU is done. Beside it stands how many of the kept positions the torch program keeps on the CPU as well, given
+the same values. ONNX Runtime needs `pip install onnxruntime-gpu` in place of onnxruntime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from bench_compressors import make_clip
+from torch import Tensor
+from torch.autograd import DeviceType
+from torch.export.passes import move_to_device_pass
+from torch.profiler import ProfilerActivity, profile
+
+from edgevtc.backends.onnxruntime import PROVIDERS
+from edgevtc.compressors import Compressor, create
+from edgevtc.exporter.vision import export_compressor
+from edgevtc.methods import budget_for, builtin_methods
+
+#: Calls before a graph is captured: libraries choose kernels and take workspaces in the first.
+WARM_UP = 3
+
+
+class Replay(NamedTuple):
+    """A captured call: what starts it again and waits for its end, and what gives the positions [B] it kept."""
+
+    run: Callable[[], None]
+    positions: Callable[[], np.ndarray]
+
+
+def features_of(compressor: Compressor, size: str) -> dict[str, np.ndarray]:
+    """What the method needs of a synthetic clip, float32."""
+    clip = make_clip(*map(int, size.split("x")))
+    return {name: clip[name] for name in compressor.spec.needs}
+
+
+def tensors_of(features: dict[str, np.ndarray], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The features, `frame_tokens` in the dtype and the others in float32, as `export_compressor` has it."""
+    tensors = {name: torch.from_numpy(value) for name, value in features.items()}
+    return tuple(value.to(dtype) if name == "frame_tokens" else value for name, value in tensors.items())
+
+
+def program_on(compressor: Compressor, inputs: tuple[Tensor, ...], device: str) -> Callable[..., tuple[Tensor, ...]]:
+    """The program, traced with inputs on the CPU and moved to a device with all its constants.
+
+    Untraced it makes them of numbers on the host in each call, and while a CUDA graph is captured nothing may be copied
+    from there.
+    """
+    return move_to_device_pass(torch.export.export(compressor, inputs, strict=False), device).module()
+
+
+def captured_torch(compressor: Compressor, inputs: tuple[Tensor, ...], compiled: bool) -> Replay:
+    """The program in torch, given inputs on the CPU."""
+    program = program_on(compressor, inputs, "cuda")
+    if compiled:
+        program = torch.compile(program, fullgraph=True)
+    inputs = tuple(value.cuda() for value in inputs)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            program(*inputs)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = program(*inputs)
+    positions = outputs[compressor.outputs.index("positions")]
+
+    def run() -> None:
+        graph.replay()
+        torch.cuda.synchronize()
+
+    return Replay(run, lambda: positions.cpu().numpy())
+
+
+def captured_onnxruntime(compressor: Compressor, features: dict[str, np.ndarray], folder: Path) -> Replay:
+    """The ONNX graph; ONNX Runtime captures it in its first runs and refuses if a node is not on the GPU."""
+    file = folder / "graph.onnx"
+    ir.save(export_compressor(compressor, {name: value.shape for name, value in features.items()}), file)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    provider = PROVIDERS["cuda"]
+    settings = {**provider.options, "enable_cuda_graph": "1"}
+    session = ort.InferenceSession(file, options, providers=[(provider.name, settings)])
+    if session.get_providers()[0] != provider.name:
+        raise SystemExit(f"onnxruntime started without {provider.name}: its libraries do not fit this driver")
+    binding = session.io_binding()
+    for name, value in features.items():
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value, "cuda", 0))
+    kept: dict[str, ort.OrtValue] = {}
+    for node in session.get_outputs():
+        dtype = np.float32 if node.name == "tokens" else np.int32
+        kept[node.name] = ort.OrtValue.ortvalue_from_shape_and_type(node.shape, dtype, "cuda", 0)
+        binding.bind_ortvalue_output(node.name, kept[node.name])
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    for _ in range(WARM_UP):
+        run()
+    return Replay(run, lambda: kept["positions"].numpy())
+
+
+def milliseconds(run: Callable[[], None], repeats: int) -> float:
+    """Median of what a caller waits."""
+    taken = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - begin)
+    return 1e3 * statistics.median(taken)
+
+
+def kernels(run: Callable[[], None]) -> int:
+    """Kernels of one call, copies and fills not counted."""
+    with profile(activities=[ProfilerActivity.CUDA]) as record:
+        run()
+    events = [event for event in record.events() if event.device_type == DeviceType.CUDA]
+    return sum(not event.name.startswith(("Memcpy", "Memset")) for event in events)
+
+
+def used_bytes() -> int:
+    """Memory of the GPU in use, by whomever."""
+    free, total = torch.cuda.mem_get_info()
+    return total - free
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=["holitom", "infomerge"], choices=sorted(builtin_methods()))
+    parser.add_argument("--sizes", nargs="+", default=["32x196x896", "32x196x3584", "64x169x3584"], help="TxNxD")
+    parser.add_argument("--retention-ratio", type=float, default=0.15)
+    parser.add_argument("--runtimes", nargs="+", default=["torch", "onnxruntime"], choices=["torch", "onnxruntime"])
+    parser.add_argument("--compile", action="store_true", help="let torch.compile fuse kernels")
+    parser.add_argument("--repeats", type=int, default=100)
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit(f"torch {torch.__version__} finds no CUDA device: run this where nvidia-smi lists one")
+    torch.set_grad_enabled(False)
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, onnxruntime {ort.__version__}\n")
+    print("| method | size | program | kernels | ms | MB | kept as on the CPU |\n|---|---|---|---:|---:|---:|---:|")
+    for method, size, runtime in itertools.product(args.methods, args.sizes, args.runtimes):
+        print(row(method, size, runtime, args), flush=True)
+        torch.cuda.empty_cache()
+
+
+def row(method: str, size: str, runtime: str, args: argparse.Namespace) -> str:
+    """Measure a program; its row of the table."""
+    frames, tokens, _ = map(int, size.split("x"))
+    budget = frames * tokens if method == "none" else budget_for(args.retention_ratio, frames, tokens)
+    compressor = create(method, frames, tokens, budget, retention_ratio=args.retention_ratio).eval()
+    features = features_of(compressor, size)
+    inputs = tensors_of(features, torch.bfloat16 if runtime == "torch" else torch.float32)
+    expected = compressor(*inputs)[compressor.outputs.index("positions")].numpy()
+    before = used_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        if runtime == "torch":
+            name = "torch, bfloat16, compiled" if args.compile else "torch, bfloat16"
+            replay = captured_torch(compressor, inputs, args.compile)
+        else:
+            name = "onnxruntime, float32"
+            replay = captured_onnxruntime(compressor, features, Path(folder))
+        memory = used_bytes() - before
+        cells = (
+            f"`{method}`",
+            size,
+            name,
+            kernels(replay.run),
+            f"{milliseconds(replay.run, args.repeats):.2f}",
+            round(memory / 1e6),
+            f"{np.isin(replay.positions(), expected).sum()} of {budget}",
+        )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    main()
