@@ -55,7 +55,7 @@ class Answer:
             are tried, to the first token of the answer that is given.
         tokens_per_s: Tokens after the first, per second; 0 for an answer of one token.
         unknown_words: Words of the question that are outside the model's vocabulary.
-        warnings: What the reader had to say about the video.
+        warnings: What the reader had to say about the video, and of which graphs the device leaves a part to the CPU.
     """
 
     question: str

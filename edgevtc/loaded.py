@@ -51,8 +51,10 @@ class LoadedBundle:
         self.weight_format = weight_format or next(iter(decoder.graphs))
         if self.weight_format not in decoder.graphs:
             raise ConfigError(f"this bundle has no decoder in {self.weight_format!r}: {choices(decoder.graphs)}")
-        graph = self.backend.load(self.bundle.path, self.bundle.file(decoder.graphs[self.weight_format]))
-        self.generator = Generator(self.backend, graph, decoder, self.bundle.tensor(decoder.embeddings))
+        graph = decoder.graphs[self.weight_format]
+        session = self.backend.load(self.bundle.path, self.bundle.file(graph))
+        self._decoder = {graph: session}
+        self.generator = Generator(self.backend, session, decoder, self.bundle.tensor(decoder.embeddings))
         self.text = TextCodec(self.bundle.file("tokenizer.json"))
         self.template = ChatTemplate.read(self.bundle.file("chat_template.jinja"))
         self.stop_ids, self.max_tokens = generation_defaults(self.bundle)
@@ -61,6 +63,14 @@ class LoadedBundle:
         self.newline = None
         if manifest.prompt.video_newline:
             self.newline = self.bundle.tensor(decoder.special_embeddings["image_newline"])
+
+    def warnings(self) -> list[str]:
+        """A line for each graph loaded so far of which the CPU computes a part, though it is on another device."""
+        lines = []
+        for graph, session in {**self.vision.sessions, **self._decoder}.items():
+            if operators := ", ".join(f"{name} ({count})" for name, count in sorted(session.left_to_cpu.items())):
+                lines.append(f"{self.backend.name} has no kernels for all of {graph}, the CPU computes {operators}")
+        return lines
 
     def rows(self, turns: Sequence[Message], video: VisualSpan) -> Rows:
         """A conversation about a video as the decoder's rows.

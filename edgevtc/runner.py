@@ -297,7 +297,7 @@ class AnswerStream:
             frames_s=encoded.frames_s,
             encode_s=encoded.encode_s,
             unknown_words=runner.text.unknown_words(question),
-            warnings=video.warnings,
+            warnings=[*video.warnings, *runner.warnings()],
         )
 
     def __iter__(self) -> Iterator[str]:

@@ -68,17 +68,18 @@ class VisionPipeline:
     Args:
         backend: Where they run.
         bundle: Where they come from.
+        sessions: Those loaded so far, by file of the bundle.
     """
 
     backend: Backend
     bundle: Bundle
-    _sessions: dict[str, Session] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)
 
     def session(self, graph: str) -> Session:
         """The loaded graph of a file of the bundle."""
-        if graph not in self._sessions:
-            self._sessions[graph] = self.backend.load(self.bundle.path, self.bundle.file(graph))
-        return self._sessions[graph]
+        if graph not in self.sessions:
+            self.sessions[graph] = self.backend.load(self.bundle.path, self.bundle.file(graph))
+        return self.sessions[graph]
 
     def encode(self, frames: Iterable[Frame]) -> EncodedVideo:
         """Encode exactly T frames, C a call, while the next ones are read.

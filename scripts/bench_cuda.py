@@ -98,7 +98,7 @@ def captured_onnxruntime(compressor: Compressor, features: dict[str, np.ndarray]
     options.log_severity_level = 3
     provider = PROVIDERS["cuda"]
     settings = {**provider.options, "enable_cuda_graph": "1"}
-    session = ort.InferenceSession(file, options, providers=[(provider.name, settings)])
+    session = ort.InferenceSession(file, options, providers=[(provider.name, settings)], enable_fallback=0)
     if session.get_providers()[0] != provider.name:
         raise SystemExit(f"onnxruntime started without {provider.name}: its libraries do not fit this driver")
     binding = session.io_binding()

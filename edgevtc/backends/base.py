@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -36,10 +37,18 @@ class Tensor(Protocol):
 
 
 class Session(ABC):
-    """A loaded graph with its bindings. A binding holds until the name is bound again."""
+    """A loaded graph with its bindings. A binding holds until the name is bound again.
+
+    Attributes:
+        inputs: By name.
+        outputs: By name.
+        left_to_cpu: Operators that the device has no kernel for and the CPU computes, with a copy there and back → how
+            many; empty where there are none or the runtime does not tell.
+    """
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+    left_to_cpu: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def bind(self, name: str, tensor: Tensor) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,11 +87,13 @@ class OnnxRuntimeBackend(Backend):
         # From the second run on it would hold all of a graph's tensors in one block beside the arena of the first.
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.disable_prepacking", str(int(not prepack)))
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # From bytes with a folder for the data: by path, ONNX Runtime refuses data outside the graph's own folder.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(root.resolve()))
         try:
             provider = (self._provider.name, self._provider.options)
-            session = self._ort.InferenceSession(graph.read_bytes(), options, providers=[provider])
+            # Without the last word, what fails on a device is run on the CPU, and a line of it goes to stdout.
+            session = self._ort.InferenceSession(graph.read_bytes(), options, providers=[provider], enable_fallback=0)
         except Exception as error:  # onnxruntime raises its own types, one per status code, without a common base
             raise BackendError(f"onnxruntime cannot load {graph.name} on {self.name}: {one_line(error)}") from error
         if session.get_providers()[0] != self._provider.name:
@@ -97,7 +101,15 @@ class OnnxRuntimeBackend(Backend):
                 f"onnxruntime started without {self._provider.name} (is the {self.name} driver there?): "
                 "run edgevtc doctor, or use --device cpu"
             )
-        return OnnxRuntimeSession(self._ort, session, self.name)
+        return OnnxRuntimeSession(self._ort, session, self.name, self._left_to_cpu(session))
+
+    def _left_to_cpu(self, session: Any) -> Counter[str]:
+        """See :class:`Session`; ONNX Runtime tells it from a release after 1.23 on."""
+        tell = getattr(session, "get_provider_graph_assignment_info", None)
+        parts = [] if tell is None else tell()
+        return Counter(
+            node.op_type for part in parts if part.ep_name != self._provider.name for node in part.get_nodes()
+        )
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> OrtTensor:
         """A zeroed tensor on the device."""
@@ -129,8 +141,9 @@ class OrtTensor:
 class OnnxRuntimeSession(Session):
     """An InferenceSession behind an IOBinding."""
 
-    def __init__(self, ort: Any, session: Any, device: str) -> None:
+    def __init__(self, ort: Any, session: Any, device: str, left_to_cpu: Mapping[str, int]) -> None:
         self._ort, self._session, self._device = ort, session, device
+        self.left_to_cpu = left_to_cpu
         self._binding = session.io_binding()
         self.inputs = {node.name: spec(node) for node in session.get_inputs()}
         self.outputs = {node.name: spec(node) for node in session.get_outputs()}

@@ -8,8 +8,10 @@ import onnxruntime
 import pytest
 
 from edgevtc.backends import create_backend
+from edgevtc.backends.onnxruntime import PROVIDERS, Provider
 from edgevtc.bundle import Bundle
 from edgevtc.errors import BackendError, ConfigError
+from edgevtc.runner import Runner
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +99,39 @@ def test_cuda_computes_float32_as_float32(monkeypatch, tmp_path):
             return ["CUDAExecutionProvider"]
 
         @staticmethod
-        def InferenceSession(graph, options, providers):
-            told.extend(providers)
+        def InferenceSession(graph, options, providers, enable_fallback):
+            told.extend([*providers, enable_fallback])
             raise RuntimeError("no driver")
 
     monkeypatch.setitem(sys.modules, "onnxruntime", Runtime)
     (tmp_path / "x.onnx").write_bytes(b"")
     with pytest.raises(BackendError, match=r"cannot load x\.onnx on cuda: no driver"):
         create_backend("cuda").load(tmp_path, tmp_path / "x.onnx")
-    assert told == [("CUDAExecutionProvider", {"use_tf32": "0"})]
+    assert told == [("CUDAExecutionProvider", {"use_tf32": "0"}), 0]
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """A backend whose provider takes no node, as one for a GPU takes none that it has no kernel for."""
+    provider = next(name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider")
+    monkeypatch.setitem(PROVIDERS, "cpu", Provider(provider, "cpu", {}))
+    return create_backend("cpu", threads=1)
+
+
+@pytest.mark.skipif(
+    not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"),
+    reason="this ONNX Runtime does not tell where nodes run",
+)
+def test_what_a_device_leaves_to_the_cpu_is_told(idle, backend, samples):
+    runner = Runner(device=idle)
+    answer = runner.open(samples / "corridor.mp4").ask("what changed")
+    graph = runner.bundle.manifest.decoder.graphs[runner.weight_format]
+    [told] = [line for line in answer.warnings if graph in line]
+    assert told.startswith(f"cpu has no kernels for all of {graph}, the CPU computes ")
+    assert "MatMulIntegerToFloat (24)" in told and "QuantizeLinear (24)" in told
+    assert any("encoder.onnx" in line for line in answer.warnings)
+    at_home = Runner(device=backend).open(samples / "corridor.mp4").ask("what changed")
+    assert at_home.warnings == [] and at_home.answer == answer.answer
 
 
 def test_without_onnxruntime_the_extra_is_named(samples):
