@@ -41,7 +41,8 @@ class Plan:
     """A compressor's decisions about one clip, independent of the features they are applied to.
 
     Attributes:
-        positions: [B] int32 raster indices t·N+n of the output slots, ascending and unique.
+        positions: [B] int32 raster indices t·N+n of the output slots, unique, and ascending unless an option of the
+            method orders them otherwise.
         assignment: [T, N] int32 output slot each input went into, −1 where it was dropped.
         extra: Tensors of the method's own that its `apply` needs (weights, masks).
         segments: [T] int32 index of the segment each frame belongs to, from 0 and rising; None where the clip was

@@ -52,6 +52,12 @@ BANNED_OPS = {
     "Unique": _DATA_DEPENDENT,
 }
 
+#: Operator → types of its input for which ONNX Runtime has no CUDA kernel.
+_LEFT_TO_CPU = {
+    "Clip": (ir.DataType.INT32,),
+    "Pad": (ir.DataType.INT32, ir.DataType.INT64),
+}
+
 _FLOAT64 = "float64 has no place in a graph: engines cast it away or refuse it"
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -237,6 +243,12 @@ def _argmax_rank(node: ir.Node) -> Iterator[str]:
             yield f"{node.op_type} over rank {len(shape)}, engines take rank 2 and more"
 
 
+def _integer_kernels(node: ir.Node) -> Iterator[str]:
+    dtype = node.inputs[0].dtype if node.inputs and node.inputs[0] is not None else None
+    if dtype in _LEFT_TO_CPU.get(node.op_type, ()):
+        yield f"{node.op_type} of {_type_name(dtype)} has no CUDA kernel in ONNX Runtime: take Max and Min, or Concat"
+
+
 def _uint8(node: ir.Node) -> Iterator[str]:
     values = [*node.outputs, *(node.inputs if node.op_type != "Cast" else ())]
     if any(value is not None and value.dtype == ir.DataType.UINT8 for value in values):
@@ -263,6 +275,7 @@ _NODE_RULES: dict[str, Callable[[ir.Node], Iterator[str]]] = {
     "scatter": _scatter,
     "topk": _topk,
     "argmax-rank": _argmax_rank,
+    "integer-kernels": _integer_kernels,
     "uint8": _uint8,
     "float64": _float64,
 }

@@ -215,6 +215,7 @@ def _simplify(model: ir.Model) -> None:
     """
     fold_constants(model)
     _drop_idle_transposes(model.graph)
+    _split_integer_clips(model.graph)
     Sequential(
         RemoveUnusedNodesPass(),
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -234,6 +235,23 @@ def _drop_idle_transposes(graph: ir.Graph) -> None:
         source = node.inputs[0] if node.inputs else None
         if perm and list(perm) == sorted(perm) and source is not None and not node.outputs[0].is_graph_output():
             ir.convenience.replace_all_uses_with(node.outputs[0], source)
+
+
+def _split_integer_clips(graph: ir.Graph) -> None:
+    """Write a Clip of int32 as Max and Min: ONNX Runtime's CUDA provider has those, and runs no such Clip."""
+    for node in graph:
+        if node.op_type != "Clip" or node.outputs[0].dtype != ir.DataType.INT32:
+            continue
+        value, output = node.inputs[0], node.outputs[0]
+        for operator, bound in zip(("Max", "Min"), node.inputs[1:], strict=False):
+            if bound is not None:
+                part = ir.Node("", operator, [value, bound], metadata_props=dict(node.metadata_props))
+                value = part.outputs[0]
+                value.type, value.shape = output.type, output.shape
+                graph.insert_before(node, part)
+        assert value is not None
+        ir.convenience.replace_all_uses_with(output, value, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
 
 
 def _separate_constant_outputs(graph: ir.Graph) -> None:

@@ -68,6 +68,12 @@ def test_a_graph_that_keeps_the_contract_has_no_breach() -> None:
             "  [bad] z = ScatterElements<axis = 1>(d, i, saliency)",
             "float[2,2] d, int64[2,4] i, float[2,2] z",
         ),
+        ("integer-kernels", "i = Cast<to = 6>(saliency)  [bad] z = Clip(i)", "int32[2,4] i, int32[2,4] z"),
+        (
+            "integer-kernels",
+            "i = Cast<to = 7>(saliency)  p = Constant<value = int64[4] {0, 0, 0, 1}>()  [bad] z = Pad(i, p)",
+            "int64[2,4] i, int64[4] p, int64[2,5] z",
+        ),
         (
             "topk",
             "k = Cast<to = 7>(saliency)  [bad] z, i = TopK(saliency, k)",

@@ -62,7 +62,8 @@ def cluster_sums(x: Tensor, label: Tensor, weight: Tensor, group: Tensor, cluste
     ordered_weight = functional.pad(weight.gather(1, order), (0, spare)).reshape(groups, tiles, width)
     ordered = functional.pad(label.gather(1, order), (0, spare), value=float(size))
     # A weight of zero does not silence a NaN; the first in order stands in for those without a label.
-    order = torch.where(ordered < size, functional.pad(order, (0, spare)), order[:, :1])
+    padded = torch.cat([order, order[:, :spare]], 1) if spare else order
+    order = torch.where(ordered < size, padded, order[:, :1])
     row = (torch.arange(groups, device=x.device)[:, None] * size + order).reshape(-1)
     ordered = ordered.reshape(groups, tiles, width)
 
