@@ -137,7 +137,6 @@ class Examiner:
         self._runner.method = self._cells[0]
         session = self._runner.open(path)
         open_s = time.perf_counter() - opened - session.visual.compress_s
-        warnings = tuple(session.warnings)
         asked, foreign = asked_of(self._clips.questions(video)), asked_of(self._clips.questions(video + 1))
         about_another = [session.ask(question.text) for question in foreign]
         cells = {}
@@ -164,7 +163,7 @@ class Examiner:
             open_s,
             time.perf_counter() - begun,
             cells,
-            warnings,
+            tuple(about_another[0].warnings),
         )
 
 
