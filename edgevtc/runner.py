@@ -297,7 +297,6 @@ class AnswerStream:
             frames_s=encoded.frames_s,
             encode_s=encoded.encode_s,
             unknown_words=runner.text.unknown_words(question),
-            warnings=[*video.warnings, *runner.warnings()],
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -340,6 +339,7 @@ class AnswerStream:
         if visual.segments is not None:
             result.segments = np.flatnonzero(np.diff(visual.segments, prepend=-1)).tolist()
         result.compress_s += self._video.take_compress_s()
+        result.warnings = [*self._video.warnings, *self._video.runner.warnings()]  # by now each graph is loaded
         return span
 
     def _attempt(self, method: MethodEntry, least: float | None) -> Iterator[str]:

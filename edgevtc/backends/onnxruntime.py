@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,6 +69,12 @@ class OnnxRuntimeBackend(Backend):
                 f"device {device} needs {self._provider.name}, which the installed onnxruntime lacks: "
                 f"run pip uninstall onnxruntime && pip install 'edgevtc[{self._provider.extra}]'"
             )
+        if device == "cuda":
+            # CUDA's libraries as pip installs them are on no search path. What it prints of those it does not find, and
+            # logs of a provider that cannot start, the error of `load` says.
+            self._ort.set_default_logger_severity(4)
+            with redirect_stdout(io.StringIO()):
+                self._ort.preload_dlls()
         self.runtime = f"onnxruntime {self._ort.__version__}"
         self.threads = threads or len(os.sched_getaffinity(0))
 
@@ -98,8 +106,8 @@ class OnnxRuntimeBackend(Backend):
             raise BackendError(f"onnxruntime cannot load {graph.name} on {self.name}: {one_line(error)}") from error
         if session.get_providers()[0] != self._provider.name:
             raise BackendError(
-                f"onnxruntime started without {self._provider.name} (is the {self.name} driver there?): "
-                "run edgevtc doctor, or use --device cpu"
+                f"onnxruntime started without {self._provider.name} (are the driver and its libraries there?): "
+                "run pip install 'edgevtc[gpu]' and edgevtc doctor, or use --device cpu"
             )
         return OnnxRuntimeSession(self._ort, session, self.name, self._left_to_cpu(session))
 
@@ -147,12 +155,14 @@ class OnnxRuntimeSession(Session):
         self._binding = session.io_binding()
         self.inputs = {node.name: spec(node) for node in session.get_inputs()}
         self.outputs = {node.name: spec(node) for node in session.get_outputs()}
+        self._given: dict[str, Any] = {}  # inputs
         self._bound: dict[str, Any] = {}  # outputs in the order of their first binding; None: fresh on every run
 
     def bind(self, name: str, tensor: Any) -> None:
         """Bind an input or output; see :meth:`Session.bind`."""
         if name in self.inputs:
             self._binding.bind_ortvalue_input(name, tensor.value)
+            self._given[name] = tensor
         elif name in self.outputs:
             self._binding.bind_ortvalue_output(name, tensor.value)
             self._bound[name] = tensor
@@ -161,6 +171,10 @@ class OnnxRuntimeSession(Session):
 
     def run(self) -> None:
         """Run the graph; see :meth:`Session.run`."""
+        if self._device != "cpu":
+            # What a node on the CPU reads is copied there as it is bound, and what a run wrote since, a cache, is not.
+            for name, tensor in self._given.items():
+                self._binding.bind_ortvalue_input(name, tensor.value)
         for name in self.outputs:
             if self._bound.setdefault(name) is None:
                 # Again on every run: else the last run's value would be overwritten under its reader.

@@ -82,6 +82,7 @@ class Ask(Command):
             video = runner.open(args.video, fps=args.fps, start_s=args.start, end_s=args.end)
         if not args.quiet:
             report_auto(runner, calibrated=args.margin is not None)
+        told: set[str] = set()
         for index, question in enumerate(questions(args.questions)):
             stream = video.stream(
                 question,
@@ -97,7 +98,7 @@ class Ask(Command):
             else:
                 print(flush=True)
             if not args.quiet:
-                report(runner, stream.result, first=index == 0)
+                report(runner, stream.result, told, first=index == 0)
         return 0
 
 
@@ -137,15 +138,16 @@ def report_auto(runner: Runner, calibrated: bool) -> None:
     warn(text)
 
 
-def report(runner: Runner, answer: Answer, first: bool) -> None:
-    """What was kept, where the time went, and what did not apply, on stderr."""
+def report(runner: Runner, answer: Answer, told: set[str], first: bool) -> None:
+    """What was kept, where the time went, and what did not apply and was not told before, on stderr."""
     from edgevtc.adaptive import rungs
 
     console = status()
-    for warning in answer.warnings if first else ():
-        warn(f"warning: {warning}")
-    if first and answer.declined:
-        warn(f"warning: {answer.declined}: --guess asks it all the same")
+    declined = [f"{answer.declined}: --guess asks it all the same"] if answer.declined else []
+    for warning in (*answer.warnings, *declined):
+        if warning not in told:
+            warn(f"warning: {warning}")
+            told.add(warning)
     if answer.unknown_words:
         words = ", ".join(answer.unknown_words)
         warn(f"warning: this model does not know: {words}")

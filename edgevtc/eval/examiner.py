@@ -61,7 +61,7 @@ class ClipRecord:
         open_s: Reading, decoding and encoding it.
         seconds: All that was done for this record.
         cells: :func:`edgevtc.methods.method_key` → what came of it.
-        warnings: What the reader had to say about the file.
+        warnings: What the reader had to say about the file, and of which graphs the device leaves a part to the CPU.
     """
 
     video: int
