@@ -21,6 +21,10 @@ from edgevtc.extras import require
 __all__ = ["PROVIDERS", "OnnxRuntimeBackend", "Provider", "installed_distributions"]
 
 
+#: The provider that runs what others have no kernel for.
+HOST = "CPUExecutionProvider"
+
+
 class Provider(NamedTuple):
     """An execution provider: its name, the extra that brings it, and what it is told."""
 
@@ -31,7 +35,7 @@ class Provider(NamedTuple):
 
 #: Device → the one execution provider it stands for.
 PROVIDERS = {
-    "cpu": Provider("CPUExecutionProvider", "cpu", {}),
+    "cpu": Provider(HOST, "cpu", {}),
     # On by default, TF32 rounds what is multiplied to ten bits of mantissa, which moves a compressor's thresholds.
     "cuda": Provider("CUDAExecutionProvider", "gpu", {"use_tf32": "0"}),
 }
@@ -95,7 +99,8 @@ class OnnxRuntimeBackend(Backend):
         # From the second run on it would hold all of a graph's tensors in one block beside the arena of the first.
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.disable_prepacking", str(int(not prepack)))
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        on_host = self._provider.name == HOST
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", str(int(not on_host)))
         # From bytes with a folder for the data: by path, ONNX Runtime refuses data outside the graph's own folder.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(root.resolve()))
         try:
@@ -109,15 +114,7 @@ class OnnxRuntimeBackend(Backend):
                 f"onnxruntime started without {self._provider.name} (are the driver and its libraries there?): "
                 "run pip install 'edgevtc[gpu]' and edgevtc doctor, or use --device cpu"
             )
-        return OnnxRuntimeSession(self._ort, session, self.name, self._left_to_cpu(session))
-
-    def _left_to_cpu(self, session: Any) -> Counter[str]:
-        """See :class:`Session`; ONNX Runtime tells it from a release after 1.23 on."""
-        tell = getattr(session, "get_provider_graph_assignment_info", None)
-        parts = [] if tell is None else tell()
-        return Counter(
-            node.op_type for part in parts if part.ep_name != self._provider.name for node in part.get_nodes()
-        )
+        return OnnxRuntimeSession(self._ort, session, self.name, {} if on_host else left_to_cpu(session))
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> OrtTensor:
         """A zeroed tensor on the device."""
@@ -155,13 +152,12 @@ class OnnxRuntimeSession(Session):
         self._binding = session.io_binding()
         self.inputs = {node.name: spec(node) for node in session.get_inputs()}
         self.outputs = {node.name: spec(node) for node in session.get_outputs()}
-        self._given: dict[str, Any] = {}  # inputs
+        self._given: dict[str, Any] = {}  # inputs that the next run has to bind
         self._bound: dict[str, Any] = {}  # outputs in the order of their first binding; None: fresh on every run
 
     def bind(self, name: str, tensor: Any) -> None:
         """Bind an input or output; see :meth:`Session.bind`."""
         if name in self.inputs:
-            self._binding.bind_ortvalue_input(name, tensor.value)
             self._given[name] = tensor
         elif name in self.outputs:
             self._binding.bind_ortvalue_output(name, tensor.value)
@@ -171,10 +167,12 @@ class OnnxRuntimeSession(Session):
 
     def run(self) -> None:
         """Run the graph; see :meth:`Session.run`."""
-        if self._device != "cpu":
-            # What a node on the CPU reads is copied there as it is bound, and what a run wrote since, a cache, is not.
-            for name, tensor in self._given.items():
-                self._binding.bind_ortvalue_input(name, tensor.value)
+        for name, tensor in self._given.items():
+            self._binding.bind_ortvalue_input(name, tensor.value)
+        if self._device == "cpu":
+            # Elsewhere, what a node on the CPU reads is copied there as it is bound, and what a run writes into it, as
+            # into a cache, is not: there it is bound again.
+            self._given.clear()
         for name in self.outputs:
             if self._bound.setdefault(name) is None:
                 # Again on every run: else the last run's value would be overwritten under its reader.
@@ -195,6 +193,13 @@ def spec(node: Any) -> TensorSpec:
     """The TensorSpec of an ONNX Runtime NodeArg."""
     shape = tuple(size if isinstance(size, int) else str(size) for size in node.shape)
     return TensorSpec(node.name, shape, np.dtype(DTYPES[node.type]))
+
+
+def left_to_cpu(session: Any) -> Counter[str]:
+    """See :class:`Session`; ONNX Runtime tells it from a release after 1.23 on."""
+    tell = getattr(session, "get_provider_graph_assignment_info", None)
+    parts = [] if tell is None else tell()
+    return Counter(node.op_type for part in parts if part.ep_name == HOST for node in part.get_nodes())
 
 
 def installed_distributions() -> list[str]:

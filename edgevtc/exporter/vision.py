@@ -208,7 +208,7 @@ def _place(error: BaseException) -> str:
 
 
 def _simplify(model: ir.Model) -> None:
-    """Fold constants and drop what is double or unused.
+    """Fold constants, drop what is double or unused, and write what CUDA runs only in other words in those.
 
     The tracer's own optimizer does this too, but spends most of its time (more than tracing takes, where a program
     has a thousand nodes) on matching rewrite patterns, which runtimes have themselves.
