@@ -24,7 +24,6 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from bench_compressors import make_clip
 from torch import Tensor
@@ -32,8 +31,9 @@ from torch.autograd import DeviceType
 from torch.export.passes import move_to_device_pass
 from torch.profiler import ProfilerActivity, profile
 
-from edgevtc.backends.onnxruntime import PROVIDERS
+from edgevtc.backends.onnxruntime import PROVIDERS, OnnxRuntimeBackend
 from edgevtc.compressors import Compressor, create
+from edgevtc.errors import EdgeVTCError
 from edgevtc.exporter.vision import export_compressor
 from edgevtc.methods import budget_for, builtin_methods
 
@@ -101,30 +101,18 @@ def captured_onnxruntime(compressor: Compressor, features: dict[str, np.ndarray]
     """The ONNX graph; ONNX Runtime captures it in its first runs and refuses if a node is not on the GPU."""
     file = folder / "graph.onnx"
     ir.save(export_compressor(compressor, {name: value.shape for name, value in features.items()}), file)
-    ort.preload_dlls()
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.enable_mem_pattern = False  # as the package's own backend has it
     provider = PROVIDERS["cuda"]
-    settings = {**provider.options, "enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested"}
-    session = ort.InferenceSession(file, options, providers=[(provider.name, settings)], enable_fallback=0)
-    if session.get_providers()[0] != provider.name:
-        raise SystemExit(f"onnxruntime started without {provider.name}: its libraries do not fit this driver")
-    binding = session.io_binding()
+    graph_options = {"enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested"}
+    PROVIDERS["cuda"] = provider._replace(options={**provider.options, **graph_options})
+    backend = OnnxRuntimeBackend("cuda")
+    session = backend.load(folder, file)
     for name, value in features.items():
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value, "cuda", 0))
-    kept: dict[str, ort.OrtValue] = {}
-    for node in session.get_outputs():
-        dtype = np.float32 if node.name == "tokens" else np.int32
-        kept[node.name] = ort.OrtValue.ortvalue_from_shape_and_type(node.shape, dtype, "cuda", 0)
-        binding.bind_ortvalue_output(node.name, kept[node.name])
-
-    def run() -> None:
-        session.run_with_iobinding(binding)  # waits for its stream
-
+        session.bind(name, backend.tensor(value))
+    for output in session.outputs.values():
+        session.bind(output.name, backend.empty(output.shape, output.dtype))
     for _ in range(WARM_UP):
-        run()
-    return Replay(run, lambda: kept["positions"].numpy(), (session, binding))
+        session.run()
+    return Replay(session.run, lambda: session.output("positions").numpy(), session)
 
 
 def milliseconds(run: Callable[[], None], repeats: int) -> float:
@@ -168,12 +156,13 @@ def main() -> None:
         return
     if not torch.cuda.is_available():
         raise SystemExit(f"torch {torch.__version__} finds no CUDA device: run this where nvidia-smi lists one")
-    if "onnxruntime" in args.runtimes and PROVIDERS["cuda"].name not in ort.get_available_providers():
-        raise SystemExit(
-            f"onnxruntime {ort.__version__} is built without CUDA: pip uninstall onnxruntime, "
-            "pip install 'onnxruntime-gpu[cuda,cudnn]', or give --runtimes torch"
-        )
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, onnxruntime {ort.__version__}\n")
+    libraries = [f"torch {torch.__version__}"]
+    if "onnxruntime" in args.runtimes:
+        try:
+            libraries.append(OnnxRuntimeBackend("cuda").runtime)
+        except EdgeVTCError as error:
+            raise SystemExit(f"{error}, or give --runtimes torch") from None
+    print(f"{torch.cuda.get_device_name()}, {', '.join(libraries)}\n")
     print("| method | size | program | kernels | ms | MB | kept as on the CPU |\n|---|---|---|---:|---:|---:|---:|")
     failed = False
     for method, size, runtime in itertools.product(args.methods, args.sizes, args.runtimes):
